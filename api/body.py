@@ -1,0 +1,173 @@
+"""Reads a submission, JSON or multipart, into a checked request and its inputs; nothing is stored yet."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn, cast
+
+from flask import Request
+from pydantic import ValidationError
+from werkzeug.datastructures import FileStorage
+
+from api.problems import field_errors
+from api.schemas import JobInput, JobRequest
+from phi4.errors import EmptyInput, InvalidRequest, MalformedRequest, UnsupportedMedia
+from phi4.media_type import HEAD_BYTES, KINDS, sniff
+from phi4.params import PARAMS, JobType
+
+_MAX_DEPTH = 32
+_JSON_FIELDS = ("params", "metadata", "input")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One input as it came: a stream to be stored, or a URL to be fetched."""
+
+    filename: str
+    stream: BinaryIO | None = None
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A checked request; `params` are complete, with their defaults."""
+
+    request: JobRequest
+    params: Mapping[str, Any]
+    uploads: tuple[Upload, ...]
+
+
+def read(request: Request, *, max_inputs: int) -> Submission:
+    """Read a submission. Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`."""
+    match request.mimetype:
+        case "application/json":
+            fields, files = read_json(request.get_data(cache=False)), []
+        case "multipart/form-data":
+            fields, files = _form_fields(request), request.files.getlist("file")
+        case other:
+            raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
+    job = _checked(fields)
+    params = _checked_params(job)
+    uploads = tuple([_from_json(i) for i in job.input] + [_from_file(f) for f in files])
+    _check_inputs(job.type, uploads, max_inputs)
+    return Submission(job, params, uploads)
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object, refusing what is nested too deep, and numbers that are none. Raises `MalformedRequest`."""
+    try:
+        value = json.loads(body, parse_constant=_no_constant)
+    except RecursionError:
+        raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise MalformedRequest(f"The body is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise MalformedRequest("The body must be a JSON object.")
+    if _deeper_than(value, _MAX_DEPTH):
+        raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _form_fields(request: Request) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if stray := [name for name in request.files if name != "file"]:
+        raise InvalidRequest(f"Send files under the name `file`, not `{stray[0]}`.")
+    for name, values in request.form.lists():
+        if len(values) > 1 and name != "webhook_events":
+            raise InvalidRequest(f"`{name}` was sent more than once.")
+        fields[name] = values if len(values) > 1 else values[0]
+    for name in _JSON_FIELDS:
+        if name in fields:
+            fields[name] = _json_field(name, fields[name])
+    return fields
+
+
+def _json_field(name: str, text: str) -> object:
+    try:
+        return read_json(f'{{"value": {text}}}'.encode())["value"]
+    except (MalformedRequest, KeyError):
+        raise MalformedRequest(f"The form field `{name}` must hold JSON.") from None
+
+
+def _checked(fields: dict[str, Any]) -> JobRequest:
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(field_errors(error)) from None
+
+
+def _checked_params(job: JobRequest) -> dict[str, Any]:
+    try:
+        return PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise _invalid(field_errors(error, "params")) from None
+
+
+def _invalid(wrong: list[dict[str, str]]) -> InvalidRequest:
+    first = wrong[0]
+    more = f" (and {len(wrong) - 1} more, see errors)" if len(wrong) > 1 else ""
+    return InvalidRequest(f"{first['field']}: {first['message']}{more}", errors=wrong)
+
+
+def _from_json(one: JobInput) -> Upload:
+    if one.url is not None:
+        return Upload(one.filename, url=one.url)
+    data = one.data or ""
+    encoded = data.partition(",")[2] if data.startswith("data:") else data
+    if data.startswith("data:") and ";base64," not in data[:256]:
+        raise InvalidRequest("input: a data: URL must be base64.")
+    try:
+        content = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("input: `data` is not base64.") from None
+    return Upload(one.filename, io.BytesIO(content))
+
+
+def _from_file(file: FileStorage) -> Upload:
+    return Upload((file.filename or "")[:255], cast(BinaryIO, file.stream))
+
+
+def _check_inputs(job_type: JobType, uploads: tuple[Upload, ...], max_inputs: int) -> None:
+    if not uploads:
+        raise InvalidRequest("input: give at least one file, URL or base64 string.")
+    if job_type == "asr" and len(uploads) > 1:
+        raise InvalidRequest("input: a job of type asr takes one recording; send one job for each.")
+    if len(uploads) > max_inputs:
+        raise InvalidRequest(f"input: at most {max_inputs} inputs are allowed in one job.")
+
+
+def media_type(job_type: JobType, stream: BinaryIO, filename: str) -> str:
+    """Find out what a stream holds by its first bytes. Raises `EmptyInput`, `UnsupportedMedia`."""
+    head = stream.read(HEAD_BYTES)
+    stream.seek(0)
+    if not head:
+        raise EmptyInput(f"The file {filename!r} is empty." if filename else None)
+    media = sniff(head)
+    if media is None:
+        raise UnsupportedMedia(f"{filename or 'The input'} is not an image, PDF or recording that can be read here.")
+    if media.kind not in KINDS[job_type]:
+        raise UnsupportedMedia(f"A job of type {job_type} cannot work on {media.mime}.")
+    return media.mime

@@ -1,0 +1,66 @@
+"""Whether the process lives, whether the service can do work, and what it is busy with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from api.problems import problem
+from api.services import Services
+from phi4 import __version__
+from phi4.errors import StoreUnavailable
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Make the routes over the services of this process."""
+    routes = Blueprint("health", __name__)
+
+    @routes.get("/livez")
+    def livez() -> Response:
+        """Answer while the process can answer at all."""
+        return jsonify({"status": "ok"})
+
+    @routes.get("/readyz")
+    def readyz() -> Response:
+        """Answer 200 when a job sent now would be worked on."""
+        try:
+            workers = services.store.workers.alive()
+        except StoreUnavailable as error:
+            return problem(503, error.code, error.message)
+        if not any(w.serves_engine for w in workers):
+            return problem(503, "no_worker", "No worker whose engine has answered its probe is alive.")
+        return jsonify({"status": "ok"})
+
+    @routes.get("/health")
+    def health() -> Response:
+        """Tell what waits, who works, and which limits hold."""
+        workers = services.store.workers.alive()
+        ready = any(w.serves_engine for w in workers)
+        return jsonify(
+            {
+                "status": "ok" if ready else "degraded",
+                "version": __version__,
+                "queues": services.store.work.waiting(),
+                "workers": [asdict(w) for w in workers],
+                "limits": limits(services),
+            }
+        )
+
+    return routes
+
+
+def limits(services: Services) -> dict[str, Any]:
+    """List the limits a caller may run into."""
+    settings = services.settings
+    names = (
+        "max_body_mb",
+        "max_pixels",
+        "max_pages",
+        "max_audio_seconds",
+        "max_inputs",
+        "max_queued_parts",
+        "job_window",
+    )
+    return {name: getattr(settings, name) for name in names}

@@ -1,0 +1,145 @@
+"""The routes under /v1/jobs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from api import body, formats
+from api.services import Services
+from api.views import page_of
+from phi4.errors import Cancelled, Expired, InvalidRequest, MalformedRequest
+from phi4.job import Job, Status
+from phi4.params import PARAMS
+
+#: The longest a request may wait for a job.
+_MOST_WAIT_S = 60
+_WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
+_RETRY_AFTER_S = 1
+#: Without keys there is one owner.
+OWNER = "local"
+
+
+def blueprint(services: Services) -> Blueprint:
+    """Make the routes over the services of this process."""
+    routes = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
+
+    @routes.post("")
+    def submit() -> Response:
+        """Accept a job; with `Prefer: wait=n` answer its end when it comes in time."""
+        accepted = services.submit.accept(
+            body.read(request, max_inputs=services.settings.max_inputs),
+            owner=OWNER,
+            idempotency_key=_idempotency_key(),
+            traceparent=request.headers.get("traceparent", "")[:128],
+        )
+        seconds = _preferred_wait()
+        job = _wait(services, accepted.job, seconds, _has_ended)
+        response = jsonify(services.views.one(job))
+        response.status_code = 200 if job.status.is_terminal and seconds is not None else 202
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        if response.status_code == 202:
+            response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+        if seconds is not None:
+            response.headers["Preference-Applied"] = f"wait={seconds}"
+        if accepted.replayed:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+    @routes.get("")
+    def newest() -> Response:
+        """List jobs, newest first."""
+        limit, after = _int_argument("limit", 20, 1, 100), request.args.get("after", "")
+        status = _choice_argument("status", [s.value for s in Status])
+        job_type = _choice_argument("type", list(PARAMS))
+        jobs, more = services.store.jobs.newest(OWNER, limit=limit, after=after, status=status, type=job_type)
+        return jsonify(page_of([services.views.summary(j) for j in jobs], more))
+
+    @routes.get("/<job_id>")
+    def show(job_id: str) -> Response:
+        """Show a job; with `wait` as soon as its status changes."""
+        job = _live(services, job_id)
+        seen = job.status
+        if not seen.is_terminal:
+            job = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
+        partial = _choice_argument("include", ["partial"]) == "partial"
+        return jsonify(services.views.one(job, partial=partial))
+
+    @routes.get("/<job_id>/result")
+    def result(job_id: str) -> Response:
+        """Give the result in the format asked for."""
+        job = _live(services, job_id)
+        wanted = _choice_argument("format", list(formats.ALL_FORMATS)) or "json"
+        text, content_type = formats.render(services.views.result(job), job.type, wanted)
+        return Response(text, content_type=content_type)
+
+    @routes.post("/<job_id>/cancel")
+    def cancel(job_id: str) -> Response:
+        """Ask a job to stop; a job that ended stays as it is."""
+        job = _live(services, job_id)
+        services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
+        if job.webhook_url:
+            services.tickets.wake("webhooks")
+        return jsonify(services.views.one(services.store.jobs.get(job.id, OWNER)))
+
+    @routes.delete("/<job_id>")
+    def delete(job_id: str) -> Response:
+        """Erase a job: its record, input and result."""
+        job = services.store.jobs.get(job_id, OWNER)
+        services.store.jobs.delete(job.id)
+        services.blobs.delete_folder(job.id)
+        return jsonify({"id": job.id, "object": "job", "deleted": True})
+
+    return routes
+
+
+def _live(services: Services, job_id: str) -> Job:
+    """Read a job that has not expired. Raises `NotFound`, `Expired`."""
+    job = services.store.jobs.get(job_id, OWNER)
+    if job.status == Status.EXPIRED:
+        raise Expired
+    return job
+
+
+def _has_ended(job: Job) -> bool:
+    return job.status.is_terminal
+
+
+def _wait(services: Services, job: Job, seconds: int | None, holds: Any) -> Job:
+    """Hold the request until `holds`, if there is room for one more that waits; else answer at once."""
+    if not seconds or holds(job) or not services.room_to_wait.acquire(blocking=False):
+        return job
+    try:
+        return services.store.changes.wait_until(job, holds, seconds)
+    finally:
+        services.room_to_wait.release()
+
+
+def _preferred_wait() -> int | None:
+    match = _WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(match.group(1) or _MOST_WAIT_S), _MOST_WAIT_S) if match else None
+
+
+def _idempotency_key() -> str:
+    value = request.headers.get("Idempotency-Key", "")
+    if len(value) > 255:
+        raise MalformedRequest("Idempotency-Key: at most 255 characters.")
+    return value
+
+
+def _int_argument(name: str, default: int, least: int, most: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
+        raise InvalidRequest(f"{name}: must be a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _choice_argument(name: str, choices: list[str]) -> str:
+    value = request.args.get(name, "")
+    if value and value not in choices:
+        raise InvalidRequest(f"{name}: must be one of {', '.join(choices)}.")
+    return value

@@ -1,0 +1,233 @@
+"""The OpenAPI document: written out, with the request's schemas taken from the models that check it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic.json_schema import models_json_schema
+
+from api.formats import ALL_FORMATS
+from api.schemas import JobRequest
+from phi4 import __version__
+from phi4.job import Status
+from phi4.params import PARAMS
+
+Schema = dict[str, Any]
+
+
+def document(served_name: str) -> Schema:
+    """Describe every route of this process."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "phi4 service",
+            "version": __version__,
+            "description": f"OCR, visual question answering and speech recognition as jobs on {served_name}.",
+        },
+        "paths": _paths(),
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _schemas() -> Schema:
+    models = [(model, "validation") for model in (JobRequest, *PARAMS.values())]
+    _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
+    return {**definitions["$defs"], "Job": _JOB, "JobList": _JOB_LIST, "Problem": _PROBLEM, "Form": _FORM}
+
+
+def _paths() -> Schema:
+    job_id = _parameter("job_id", "path", {"type": "string"}, "The job's id")
+    wait = {"type": "integer", "minimum": 0, "maximum": 60}
+    return {
+        "/v1/jobs": {
+            "post": _operation(
+                "Submit a job",
+                {"200": _job("The job, ended in time"), "202": _job("The job, accepted")},
+                problems=("400", "409", "413", "415", "422", "429", "503"),
+                parameters=[
+                    _parameter(
+                        "Prefer", "header", {"type": "string"}, "`wait=n`: hold the answer up to n seconds (60)"
+                    ),
+                    _parameter("Idempotency-Key", "header", {"type": "string", "maxLength": 255}, "Same key, same job"),
+                    _parameter("traceparent", "header", {"type": "string"}, "W3C trace context, passed on"),
+                ],
+                body={"application/json": _ref("JobRequest"), "multipart/form-data": _ref("Form")},
+            ),
+            "get": _operation(
+                "List jobs, newest first",
+                {"200": _json("A page of jobs", _ref("JobList"))},
+                problems=("422", "503"),
+                parameters=[
+                    _parameter("status", "query", {"type": "string", "enum": [s.value for s in Status]}, "Only these"),
+                    _parameter("type", "query", {"type": "string", "enum": list(PARAMS)}, "Only these"),
+                    _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100}, "Default 20"),
+                    _parameter("after", "query", {"type": "string"}, "`last_id` of the page before"),
+                ],
+            ),
+        },
+        "/v1/jobs/{job_id}": {
+            "get": _operation(
+                "Show a job",
+                {"200": _job("The job")},
+                problems=("404", "410", "422", "500", "503"),
+                parameters=[
+                    job_id,
+                    _parameter("wait", "query", wait, "Seconds to wait for a change of status"),
+                    _parameter("include", "query", {"type": "string", "enum": ["partial"]}, "Parts finished so far"),
+                ],
+            ),
+            "delete": _operation(
+                "Erase a job",
+                {"200": _json("What was erased", {"type": "object"})},
+                problems=("404", "503"),
+                parameters=[job_id],
+            ),
+        },
+        "/v1/jobs/{job_id}/cancel": {
+            "post": _operation(
+                "Cancel a job", {"200": _job("The job")}, problems=("404", "410", "503"), parameters=[job_id]
+            ),
+        },
+        "/v1/jobs/{job_id}/result": {
+            "get": _operation(
+                "Get the result",
+                {"200": _result()},
+                problems=("404", "409", "410", "422", "500", "503"),
+                parameters=[
+                    job_id,
+                    _parameter("format", "query", {"type": "string", "enum": list(ALL_FORMATS)}, "Default json"),
+                ],
+            ),
+        },
+        "/livez": {"get": _operation("The process answers", {"200": _json("It does", {"type": "object"})})},
+        "/readyz": {
+            "get": _operation(
+                "A job sent now is worked on", {"200": _json("Yes", {"type": "object"})}, problems=("503",)
+            )
+        },
+        "/health": {
+            "get": _operation(
+                "Queues, workers, limits", {"200": _json("The state", {"type": "object"})}, problems=("503",)
+            )
+        },
+    }
+
+
+def _operation(
+    summary: str,
+    responses: Schema,
+    *,
+    problems: tuple[str, ...] = (),
+    parameters: list[Schema] | None = None,
+    body: Schema | None = None,
+) -> Schema:
+    refusals = {
+        status: {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+        for status in problems
+    }
+    operation: Schema = {"summary": summary, "parameters": parameters or [], "responses": {**responses, **refusals}}
+    if body:
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": s} for kind, s in body.items()}}
+    return operation
+
+
+def _parameter(name: str, place: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": description}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(description: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _job(description: str) -> Schema:
+    return _json(description, _ref("Job"))
+
+
+def _result() -> Schema:
+    text = {"schema": {"type": "string"}}
+    kinds = ("text/plain", "text/markdown", "application/x-subrip", "text/vtt")
+    return {
+        "description": "The result",
+        "content": {"application/json": {"schema": {"type": "object"}}} | dict.fromkeys(kinds, text),
+    }
+
+
+_JOB: Schema = {
+    "type": "object",
+    "required": ["id", "object", "type", "status", "created_at", "expires_at", "progress", "links"],
+    "properties": {
+        "id": {"type": "string", "examples": ["job_01m83vfqy1b4m423kpgcvgtnep"]},
+        "object": {"const": "job"},
+        "type": {"enum": list(PARAMS)},
+        "status": {"enum": [s.value for s in Status]},
+        "created_at": {"type": "integer", "description": "Unix seconds"},
+        "started_at": {"type": ["integer", "null"]},
+        "completed_at": {"type": ["integer", "null"]},
+        "expires_at": {"type": "integer"},
+        "queue": {"type": "object", "description": "`position`: parts ahead; `reason` when no worker serves the type"},
+        "progress": {
+            "type": "object",
+            "properties": {
+                "completed": {"type": "integer"},
+                "total": {"type": ["integer", "null"], "description": "null until it is known"},
+                "unit": {"enum": ["page", "question", "clip"]},
+            },
+        },
+        "attempts": {"type": "integer"},
+        "model": {"type": "string"},
+        "engine": {"type": ["string", "null"]},
+        "params": {"type": "object"},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "input": {"type": "array", "items": {"type": "object"}},
+        "result": {"type": "object", "description": "Once completed; its shape depends on the type"},
+        "usage": {"type": "object"},
+        "timings": {"type": "object", "description": "queued_ms, prepare_ms, run_ms"},
+        "error": {"type": "object", "description": "code, category, message, retryable, phase"},
+        "links": {"type": "object"},
+    },
+}
+_JOB_LIST: Schema = {
+    "type": "object",
+    "required": ["object", "data", "has_more"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": _ref("Job")},
+        "has_more": {"type": "boolean"},
+        "first_id": {"type": ["string", "null"]},
+        "last_id": {"type": ["string", "null"]},
+    },
+}
+_PROBLEM: Schema = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "A sentence to act on"},
+        "instance": {"type": "string"},
+        "code": {"type": "string", "description": "Stable; the one to program against"},
+        "request_id": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_FORM: Schema = {
+    "type": "object",
+    "required": ["type"],
+    "description": "The fields of JobRequest; `params` and `metadata` as JSON; any number of files.",
+    "properties": {
+        "type": {"enum": list(PARAMS)},
+        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "params": {"type": "string", "contentMediaType": "application/json"},
+        "metadata": {"type": "string", "contentMediaType": "application/json"},
+        "webhook_url": {"type": "string"},
+        "webhook_events": {"type": "string", "description": "Separated by commas"},
+        "priority": {"type": "string"},
+        "cancel_after": {"type": "integer"},
+        "expires_in": {"type": "integer"},
+    },
+}

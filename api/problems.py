@@ -1,0 +1,119 @@
+"""Turns every error into an RFC 9457 problem with a status, a stable code and a sentence to act on."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, g, json, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from phi4 import errors
+from phi4.errors import Phi4Error
+from phi4.log import log
+
+_log = logging.getLogger(__name__)
+
+#: Looked up along the class tree, the nearest wins.
+STATUS: dict[type[Phi4Error], int] = {
+    errors.RequestError: 422,
+    errors.MalformedRequest: 400,
+    errors.InvalidRequest: 422,
+    errors.UnsupportedMedia: 415,
+    errors.TooLarge: 413,
+    errors.NotFound: 404,
+    errors.Expired: 410,
+    errors.NotFinished: 409,
+    errors.NoResult: 409,
+    errors.FormatUnavailable: 422,
+    errors.IdempotencyConflict: 409,
+    errors.IdempotencyMismatch: 422,
+    errors.QueueFull: 429,
+    errors.NoWorkerForType: 503,
+    errors.InputError: 422,
+    errors.ServiceError: 503,
+    errors.BlobMissing: 500,
+    errors.BlobTampered: 500,
+    Phi4Error: 500,
+}
+_RETRY_AFTER_S = {429: 5, 503: 3, 409: 1}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "malformed_request"}
+_HTTP_DETAILS = {
+    404: "There is no such address; /docs lists all of them.",
+    413: "The request is larger than this service accepts (PHI4_MAX_BODY_MB).",
+}
+_TITLES = {
+    400: "Malformed request",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+
+def status_of(error: Phi4Error) -> int:
+    """Find the HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> Response:
+    """Build the response; keyword arguments become members of the problem (`errors`, `job`, …)."""
+    body = {
+        "type": "about:blank",  # RFC 9457: the status says the type; `code` tells the rest
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.get("request_id", ""),
+        "errors": more.pop("errors", []),
+        **more,
+    }
+    response = Response(json.dumps(body, ensure_ascii=False), status, mimetype="application/problem+json")
+    if code in ("not_finished", "idempotency_in_flight") or status in (429, 503):
+        response.headers["Retry-After"] = str(_RETRY_AFTER_S[status])
+    return response
+
+
+def field_errors(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
+    """List what is wrong field by field, without the values."""
+    return [
+        {"field": ".".join([prefix] * bool(prefix) + [str(p) for p in e["loc"]]), "message": e["msg"]}
+        for e in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def install(app: Flask) -> None:
+    """Answer every error of an application as a problem."""
+    app.register_error_handler(Phi4Error, _own)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _own(error: Phi4Error) -> Response:
+    status = status_of(error)
+    if status >= 500:
+        log(_log, "request failed", level=logging.WARNING, code=error.code, error=error.message, path=request.path)
+    return problem(status, error.code, error.message, **error.details)
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    detail = _HTTP_DETAILS.get(status, error.description or "")
+    response = problem(status, _HTTP_CODES.get(status, "http_error"), detail)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.exception("unexpected error", extra={"phi4_fields": {"path": request.path, "request": g.get("request_id")}})
+    return problem(500, "internal_error", "Something went wrong on our side; the log has it under this request_id.")

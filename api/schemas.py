@@ -1,0 +1,70 @@
+"""What `POST /v1/jobs` takes, as pydantic models; the OpenAPI document is made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from phi4.job import Priority, WebhookEvent
+from phi4.params import JobType
+from phi4.store.keys import MAX_EXPIRES_S
+
+_Metadata = Annotated[str, Field(max_length=512)]
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("must be an http or https URL")
+    return value
+
+
+_Url = Annotated[str, Field(max_length=4_096), AfterValidator(_http_url)]
+
+
+def _when_ended() -> list[WebhookEvent]:
+    return ["job.completed", "job.failed", "job.cancelled", "job.expired"]
+
+
+class JobInput(BaseModel):
+    """One input: exactly one of `url` and `data`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: _Url | None = Field(None, description="Fetched by the service; public addresses only")
+    data: str | None = Field(None, description="Base64, or a data: URL")
+    filename: str = Field("", max_length=255, description="Shown back, never used as a path")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> JobInput:
+        if (self.url is None) == (self.data is None):
+            raise ValueError("give exactly one of url and data")
+        return self
+
+
+class JobRequest(BaseModel):
+    """A job as a caller asks for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: JobType
+    input: list[JobInput] = Field(default_factory=list, description="One object or a list")
+    params: dict[str, Any] = Field(default_factory=dict, description="Depends on the type")
+    webhook_url: _Url | None = None
+    webhook_events: list[WebhookEvent] = Field(default_factory=_when_ended)
+    priority: Priority = "normal"
+    metadata: dict[Annotated[str, Field(max_length=64)], _Metadata] = Field(default_factory=dict, max_length=16)
+    cancel_after: int | None = Field(None, ge=1, le=MAX_EXPIRES_S, description="Seconds until the job is cancelled")
+    expires_in: int = Field(86_400, ge=60, le=MAX_EXPIRES_S, description="Seconds that input and result are kept")
+    input_retention: Literal["until_expiry", "until_done"] = "until_expiry"
+    cache: bool = Field(True, description="Reserved: results are not cached yet")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("webhook_events", mode="before")
+    @classmethod
+    def _separated(cls, value: object) -> object:
+        return [v.strip() for v in value.split(",")] if isinstance(value, str) else value

@@ -1,0 +1,129 @@
+"""`phi4 up`: the whole service on this machine, as child processes of one supervisor."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cli.child import Child
+from cli.embedded import EmbeddedValkey, port_is_taken
+from cli.supervisor import Supervisor
+from phi4.errors import ServiceError
+from phi4.settings import Settings
+
+#: An engine on a GPU may have to load, and compile, for minutes.
+_ENGINE_READY_S = 1_800.0
+
+
+class ServicePortTaken(ServiceError):
+    """Another program listens on the service's port."""
+
+    code = "port_taken"
+    retryable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A service about to run here."""
+
+    url: str
+    settings: Settings
+    supervisor: Supervisor
+    webhook_secret: str
+
+
+@contextmanager
+def prepared(settings: Settings, *, report: Callable[[str], None], to_files: bool) -> Iterator[Local]:
+    """Describe the service's processes; the data folder is held until the block ends.
+
+    `to_files` keeps the processes' output in `<data_dir>/logs`. Raises `ServicePortTaken`, `AlreadyRunning` and
+    `NoServerProgram`.
+    """
+    if port_is_taken(settings.host, settings.port):
+        raise ServicePortTaken(
+            f"Port {settings.port} is in use; set PORT to another one, e.g. PORT={settings.port + 1}."
+        )
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with _redis(settings) as (redis_url, valkey):
+        secret = settings.webhook_secret or _kept_secret(settings.data_dir / "webhook-secret")
+        env = {"REDIS_URL": redis_url, "PHI4_WEBHOOK_SECRET": secret} | _as_environment(settings)
+        children = [*valkey, *_service(settings, env, to_files=to_files)]
+        grace = settings.drain_seconds + 15
+        yield Local(_url(settings), settings, Supervisor(children, grace=grace, on_event=report), secret)
+
+
+def up(settings: Settings) -> int:
+    """Run the service until Ctrl-C; returns the exit code."""
+    with prepared(settings, report=_say, to_files=False) as local:
+        _say(f"phi4 starts on {local.url} (data in {settings.data_dir}); Ctrl-C drains, a second one stops at once")
+        return local.supervisor.run(install_signals=True)
+
+
+@contextmanager
+def _redis(settings: Settings) -> Iterator[tuple[str, list[Child]]]:
+    """The caller's Redis when REDIS_URL is set, else one of our own."""
+    if "redis_url" in settings.model_fields_set:
+        yield settings.redis_url, []
+        return
+    with EmbeddedValkey(settings.data_dir / "valkey") as valkey:
+        yield valkey.url, [valkey.child()]
+
+
+def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iterator[Child]:
+    """The engine first, since it loads longest; the API last, so that it is the first to stop."""
+    roles = (("infer", ("worker", "infer"), 1), ("side", ("worker", "side"), 2), ("api", ("api",), 0))
+    for name, module, offset in roles:
+        port = settings.metrics_port + offset if settings.metrics_port else 0
+        yield Child(
+            name,
+            (sys.executable, "-m", *module),
+            env=env | {"PHI4_METRICS_PORT": str(port)},
+            ready=(lambda: is_ready(_url(settings))) if name == "api" else None,
+            ready_timeout=_ENGINE_READY_S,
+            log=settings.data_dir / "logs" / f"{name}.log" if to_files else None,
+        )
+
+
+def is_ready(url: str) -> bool:
+    """Whether a job sent to this service now would be worked on."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    return False
+
+
+def _url(settings: Settings) -> str:
+    return f"http://{settings.host}:{settings.port}"
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """What the processes must agree on, also where it was not taken from the environment."""
+    return {
+        "PORT": str(settings.port),
+        "PHI4_HOST": settings.host,
+        "PHI4_DATA_DIR": str(settings.data_dir),
+        "PHI4_ALLOW_HOSTS": settings.allow_hosts,
+        "PHI4_LOG_FORMAT": settings.log_format if "log_format" in settings.model_fields_set else "text",
+    }
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret that signs webhooks: made once, kept beside the data."""
+    if path.exists():
+        return path.read_text().strip()
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(secret)
+    return secret
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)

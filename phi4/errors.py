@@ -1,0 +1,295 @@
+"""Every error the service names, as one small tree with stable codes.
+
+    Phi4Error
+    ├── RequestError    the request itself is wrong; never becomes a job
+    ├── InputError      the caller's file or parameters cannot be worked on
+    ├── EngineError     the engine refused, failed, or is gone
+    └── ServiceError    the service could not do its part
+
+The docstring of a class is its default message; pass another to say more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class Phi4Error(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "internal_error"
+    category: ClassVar[str] = "service"
+    #: Whether the same work, tried again unchanged, may succeed.
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None, **details: Any) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.details = details
+        super().__init__(self.message)
+
+
+class RequestError(Phi4Error):
+    """The request cannot be accepted."""
+
+    code = "invalid_request"
+    category = "request"
+
+
+class MalformedRequest(RequestError):
+    """The request body cannot be parsed."""
+
+    code = "malformed_request"
+
+
+class InvalidRequest(RequestError):
+    """One or more fields are missing or wrong; see `errors`."""
+
+    code = "invalid_request"
+
+
+class UnsupportedMedia(RequestError):
+    """This kind of file does not belong to this type of job."""
+
+    code = "unsupported_media_type"
+
+
+class TooLarge(RequestError):
+    """The request is larger than this service accepts."""
+
+    code = "too_large"
+
+
+class NotFound(RequestError):
+    """There is nothing under this address."""
+
+    code = "not_found"
+
+
+class Expired(RequestError):
+    """The job has expired; its input and result were erased."""
+
+    code = "expired"
+
+
+class NotFinished(RequestError):
+    """The job has not finished yet; poll it, or use `?wait=`."""
+
+    code = "not_finished"
+
+
+class NoResult(RequestError):
+    """The job ended without a result."""
+
+    code = "no_result"
+
+
+class FormatUnavailable(RequestError):
+    """This result cannot be given in that format."""
+
+    code = "format_unavailable"
+
+
+class IdempotencyConflict(RequestError):
+    """The first request with this Idempotency-Key is still in flight; try again in a moment."""
+
+    code = "idempotency_in_flight"
+    retryable = True
+
+
+class IdempotencyMismatch(RequestError):
+    """This Idempotency-Key was used before with a different request."""
+
+    code = "idempotency_mismatch"
+
+
+class QueueFull(RequestError):
+    """Too much work is waiting; try again later."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class NoWorkerForType(RequestError):
+    """No live worker serves this type of job."""
+
+    code = "no_worker_for_type"
+    retryable = True
+
+
+class InputError(Phi4Error):
+    """The input cannot be worked on."""
+
+    code = "invalid_input"
+    category = "input"
+
+
+class EmptyInput(InputError):
+    """The input file is empty."""
+
+    code = "empty_input"
+
+
+class UnreadableImage(InputError):
+    """The image cannot be read: it is damaged, cut short, or not an image."""
+
+    code = "unreadable_image"
+
+
+class ImageTooLarge(InputError):
+    """The image has more pixels than this service accepts; scale it down."""
+
+    code = "image_too_large"
+
+
+class ImageTooSmall(InputError):
+    """The image is too small to hold anything readable."""
+
+    code = "image_too_small"
+
+
+class UnreadablePdf(InputError):
+    """The PDF cannot be read: it is damaged, cut short, or not a PDF."""
+
+    code = "unreadable_pdf"
+
+
+class EncryptedPdf(InputError):
+    """The PDF is protected with a password; remove the protection and send it again."""
+
+    code = "encrypted_pdf"
+
+
+class PageOutOfRange(InputError):
+    """`params.pages` asks for a page the document does not have."""
+
+    code = "page_out_of_range"
+
+
+class TooManyPages(InputError):
+    """The document has more pages than this service accepts; choose some with `params.pages`."""
+
+    code = "too_many_pages"
+
+
+class UnreadableAudio(InputError):
+    """The recording cannot be read: it is damaged, cut short, or not audio."""
+
+    code = "unreadable_audio"
+
+
+class AudioTooShort(InputError):
+    """The recording is shorter than a tenth of a second."""
+
+    code = "audio_too_short"
+
+
+class AudioTooLong(InputError):
+    """The recording is longer than this service accepts; cut it into several jobs."""
+
+    code = "audio_too_long"
+
+
+class UrlForbidden(InputError):
+    """The URL does not lead to a public address."""
+
+    code = "url_forbidden"
+
+
+class FetchFailed(InputError):
+    """The input could not be fetched from its URL."""
+
+    code = "fetch_failed"
+
+
+class EngineError(Phi4Error):
+    """The engine failed on this part."""
+
+    code = "engine_failed"
+    category = "engine"
+    retryable = True
+
+
+class CannotAnswer(EngineError):
+    """This engine cannot answer this."""
+
+    code = "engine_cannot_answer"
+    retryable = False
+
+
+class EngineDead(EngineError):
+    """The engine died; the part goes back to the queue."""
+
+    code = "engine_dead"
+
+
+class ServiceError(Phi4Error):
+    """The service failed on its own side."""
+
+    code = "internal_error"
+    retryable = True
+
+
+class StoreUnavailable(ServiceError):
+    """The job store does not answer; try again in a moment."""
+
+    code = "store_unavailable"
+
+
+class StorageFull(ServiceError):
+    """No room is left to keep inputs and results; try again later."""
+
+    code = "storage_full"
+
+
+class BlobMissing(ServiceError):
+    """A file this job needs is gone from the blob store."""
+
+    code = "blob_missing"
+    retryable = False
+
+
+class BlobTampered(ServiceError):
+    """A file this job needs is not the one that was stored: its hash differs."""
+
+    code = "blob_tampered"
+    retryable = False
+
+
+class NewerRecord(ServiceError):
+    """The record was written by a newer version of the service."""
+
+    code = "newer_record"
+
+
+class WorkerLost(ServiceError):
+    """The part ended its worker every time it ran alone."""
+
+    code = "worker_lost"
+    retryable = False
+
+
+class DeadlineExceeded(ServiceError):
+    """The job did not finish before its deadline (`cancel_after`)."""
+
+    code = "deadline_exceeded"
+    retryable = False
+
+
+class AllPartsFailed(ServiceError):
+    """Every part of the job failed."""
+
+    code = "all_parts_failed"
+    retryable = False
+
+
+class Cancelled(Phi4Error):
+    """The work was cancelled."""
+
+    code = "cancelled"
+    category = "cancelled"
+
+
+class LeaseLost(Phi4Error):
+    """Another attempt owns this work now; this one must not report."""
+
+    code = "lease_lost"

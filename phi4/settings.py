@@ -1,0 +1,113 @@
+"""All settings, read once from the environment into one frozen object that names the variable when a value is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used."""
+
+
+class Settings(BaseSettings):
+    """The service's settings; each field's variable is `PHI4_<NAME>` unless an alias is given."""
+
+    model_config = SettingsConfigDict(env_prefix="PHI4_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # Where the service is
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "port"))
+    metrics_port: int = Field(9108, ge=0, le=65535)  #: 0 serves no metrics
+    metrics_host: str = "127.0.0.1"
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=AliasChoices("REDIS_URL", "redis_url"))
+    data_dir: Path = Path(".phi4")
+    blobs: str = ""  #: an fsspec URL; by default a folder under data_dir
+    allow_anonymous: bool = False
+    allow_evicting_redis: bool = False
+
+    # What a worker runs
+    engine: str = "auto"
+    served_name: str = "phi-4-multimodal"
+    serve: Literal["all", "vision", "speech"] = "all"
+    queues: str = ""  #: explicit list, separated by commas; wins over `serve`
+    max_in_flight: int = Field(64, ge=1)
+    cpu_threads: int = Field(0, ge=0)  #: 0: as many as there are cores
+
+    # How jobs are treated
+    job_window: int = Field(32, ge=1)
+    lease_seconds: float = Field(15.0, ge=0.5)
+    heartbeat_seconds: float = Field(0.5, gt=0)
+    reap_seconds: float = Field(1.0, gt=0)
+    part_tries: int = Field(3, ge=1)
+    max_deaths: int = Field(3, ge=1)
+    drain_seconds: float = Field(60.0, ge=0)
+    reject_unserved: bool = False
+
+    # Limits
+    max_body_mb: int = Field(200, ge=1)
+    max_pixels: int = Field(100_000_000, ge=1)
+    max_pages: int = Field(1_000, ge=1)
+    max_audio_seconds: float = Field(14_400.0, gt=0)
+    max_inputs: int = Field(64, ge=1)
+    max_queued_parts: int = Field(100_000, ge=1)
+    max_waiting_requests: int = Field(32, ge=0)
+    min_free_disk_mb: int = Field(1_024, ge=0)
+    fetch_seconds: float = Field(30.0, gt=0)
+    allow_hosts: str = ""  #: hosts, separated by commas, that inputs and webhooks may reach although not public
+
+    # Webhooks
+    webhook_secret: str = ""
+    webhook_seconds: float = Field(15.0, gt=0)
+
+    log_format: Literal["json", "text"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://")):
+            raise ValueError("must start with redis:// or rediss:// (a Valkey server takes redis:// too)")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _standard_secret(cls, value: str) -> str:
+        if value and not value.startswith("whsec_"):
+            raise ValueError("must start with whsec_ (Standard Webhooks)")
+        return value
+
+    @property
+    def blobs_url(self) -> str:
+        """The fsspec URL of the blob store."""
+        return self.blobs or f"file://{self.data_dir / 'blobs'}"
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """Hosts that inputs and webhooks may reach although they are not public."""
+        return frozenset(h.strip().lower() for h in self.allow_hosts.split(",") if h.strip())
+
+
+def variable_of(field: str) -> str:
+    """Name the environment variable behind a field of `Settings`."""
+    alias = Settings.model_fields[field].validation_alias if field in Settings.model_fields else None
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PHI4_{field.upper()}"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings from the environment; raises `SettingsError` naming the variable."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = str(first["loc"][0]) if first["loc"] else ""
+        name = place if place.isupper() else variable_of(place)
+        raise SettingsError(f"{name}={first.get('input')!r}: {first['msg']}") from None

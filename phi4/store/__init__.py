@@ -1,0 +1,50 @@
+"""The job store on Redis or Valkey: every state change is one atomic, conditional script that says whether it won."""
+
+from __future__ import annotations
+
+import redis
+
+from phi4.store.changes import Changes
+from phi4.store.connection import UnsuitableRedis, check_server, connect
+from phi4.store.hooks import Hook, Hooks
+from phi4.store.jobs import Jobs, Submission
+from phi4.store.scripts import Scripts
+from phi4.store.work import Reaped, Work
+from phi4.store.workers import Backlog, WorkerInfo, Workers
+
+__all__ = [
+    "Backlog",
+    "Changes",
+    "Hook",
+    "Hooks",
+    "Jobs",
+    "Reaped",
+    "Store",
+    "Submission",
+    "UnsuitableRedis",
+    "Work",
+    "WorkerInfo",
+    "Workers",
+    "check_server",
+    "connect",
+]
+
+
+class Store:
+    """All rooms of the store over one connection pool."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        scripts = Scripts(client)
+        self.jobs = Jobs(client, scripts)
+        self.work = Work(client, scripts)
+        self.hooks = Hooks(scripts)
+        self.workers = Workers(client)
+        self.changes = Changes(client, self.jobs)
+
+    @classmethod
+    def at(cls, url: str, *, allow_evicting: bool = False) -> Store:
+        """Connect, and refuse a server that cannot keep jobs. Raises `StoreUnavailable`, `UnsuitableRedis`."""
+        client = connect(url)
+        check_server(client, allow_evicting=allow_evicting)
+        return cls(client)

@@ -1,0 +1,52 @@
+"""Every Redis key and how long it lives; the one place where they are spelled, for Python and for Lua."""
+
+from __future__ import annotations
+
+#: How long a tombstone answers 410 after a job has expired.
+TOMBSTONE_MS = 7 * 86_400_000
+#: The longest a job may be kept (`expires_in`).
+MAX_EXPIRES_S = 30 * 86_400
+#: Shared keys (queues, indexes) outlive the longest job and its tombstone, then go by themselves when unused.
+SHARED_TTL_S = MAX_EXPIRES_S + TOMBSTONE_MS // 1000 + 86_400
+#: A worker that has not been heard of for this long is not counted as alive.
+WORKER_TTL_S = 15
+#: An idempotency key whose first request is still uploading is locked this long at most.
+IDEMPOTENCY_LOCK_S = 60
+
+#: name -> pattern; each `{}` is one argument.
+PATTERNS = {
+    "job": "phi4:job:{}",  # hash: the record
+    "units": "phi4:units:{}",  # hash: prepare, finish and every part of one job, as `<unit>.<field>`
+    "ready": "phi4:ready:{}:{}",  # zset per queue and owner: work waiting, by arrival
+    "ring": "phi4:ring:{}",  # list per queue: owners that have work waiting, in turn
+    "backlog": "phi4:backlog",  # hash: queue -> units waiting; `held` -> parts outside their job's window
+    "sequence": "phi4:sequence",  # counter: order of arrival
+    "leases": "phi4:leases",  # zset: running work, by the time its lease ends
+    "deadlines": "phi4:deadlines",  # zset: jobs by deadline
+    "expiries": "phi4:expiries",  # zset: jobs by expiry
+    "index": "phi4:index:{}",  # zset per owner: job ids, newest last
+    "idempotency": "phi4:idempotency:{}:{}",  # string per owner and key
+    "workers": "phi4:workers",  # set: worker names
+    "worker": "phi4:worker:{}",  # string: what a worker says of itself
+    "hooks": "phi4:hooks",  # zset: webhook deliveries by due time
+    "hook": "phi4:hook:{}",  # hash: one webhook delivery
+    "changes": "phi4:changes",  # pub/sub channel: "<job id> <status>" on every change
+    "lock": "phi4:lock:{}",  # string: one holder at a time
+    "ended": "phi4:ended",  # hash: "<type> <status>" -> jobs that ended so, for metrics
+}
+
+
+def key(name: str, *arguments: str) -> str:
+    """Spell the key `name`."""
+    return PATTERNS[name].format(*arguments)
+
+
+def lua_functions() -> str:
+    """Spell the same keys as Lua functions `k_<name>(…)`, and the times to live as constants."""
+    lines = [f"local TOMBSTONE_MS = {TOMBSTONE_MS}", f"local SHARED_TTL_S = {SHARED_TTL_S}"]
+    for name, pattern in PATTERNS.items():
+        fixed = pattern.split("{}")
+        arguments = [f"a{i}" for i in range(len(fixed) - 1)]
+        spelled = " .. ".join([f"'{fixed[0]}'"] + [f"{a} .. '{f}'" for a, f in zip(arguments, fixed[1:], strict=True)])
+        lines.append(f"local function k_{name}({', '.join(arguments)}) return {spelled} end")
+    return "\n".join(lines)

@@ -1,0 +1,17 @@
+-- ARGV: job. Erases everything Redis knows of it; work that still runs loses its lease. Returns 1 if there was one.
+local job = ARGV[1]
+local owner = redis.call('HGET', k_job(job), 'owner')
+if not owner then return 0 end
+local queue, attempts = job_get(job, 'queue', 'attempts')
+if queue then drop_waiting(job) drop('prepare', owner, job .. '|finish') end
+for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
+  local hook = job .. '|job.' .. event .. '|' .. (attempts or '1')
+  redis.call('DEL', k_hook(hook))
+  redis.call('ZREM', k_hooks(), hook)
+end
+redis.call('DEL', k_job(job), k_units(job))
+redis.call('ZREM', k_index(owner), job)
+redis.call('ZREM', k_expiries(), job)
+redis.call('ZREM', k_deadlines(), job)
+changed(job, 'deleted')
+return 1

@@ -1,0 +1,11 @@
+-- ARGV: hook, 'delivered' | 'retry' | 'given_up', answer in words, wait before the next try in ms.
+local hook, outcome = ARGV[1], ARGV[2]
+if redis.call('EXISTS', k_hook(hook)) == 0 then return 0 end
+redis.call('HINCRBY', k_hook(hook), 'tries', 1)
+redis.call('HSET', k_hook(hook), 'outcome', outcome, 'answer', ARGV[3], 'tried_ms', now())
+if outcome == 'retry' then
+  redis.call('ZADD', k_hooks(), now() + tonumber(ARGV[4]), hook)
+else
+  redis.call('ZREM', k_hooks(), hook)
+end
+return 1

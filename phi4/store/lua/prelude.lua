@@ -1,0 +1,200 @@
+-- Shared by every script: the job's state machine. Time is Redis time, so that no machine's clock matters.
+-- A unit is one piece of work of a job: 'prepare', a part ('0', '1', …) or 'finish'. A member is 'job|unit'.
+
+local TERMINAL = {completed = true, failed = true, cancelled = true, expired = true}
+
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function job_get(job, ...) return unpack(redis.call('HMGET', k_job(job), ...)) end
+local function job_num(job, field) return tonumber(redis.call('HGET', k_job(job), field) or 0) end
+local function job_add(job, field, by) return redis.call('HINCRBY', k_job(job), field, by) end
+local function unit_get(job, unit, field) return redis.call('HGET', k_units(job), unit .. '.' .. field) end
+local function unit_set(job, unit, field, value) redis.call('HSET', k_units(job), unit .. '.' .. field, value) end
+local function unit_add(job, unit, field, by) return redis.call('HINCRBY', k_units(job), unit .. '.' .. field, by) end
+local function is_part(unit) return unit ~= 'prepare' and unit ~= 'finish' end
+
+local function changed(job, status) redis.call('PUBLISH', k_changes(), job .. ' ' .. status) end
+
+local function keep_shared(key) redis.call('EXPIRE', key, SHARED_TTL_S) end
+
+-- The ready queues: owners take turns, and within an owner work goes in order of arrival.
+local function push(queue, owner, member)
+  local ready = k_ready(queue, owner)
+  if redis.call('ZADD', ready, redis.call('INCR', k_sequence()), member) == 1 then
+    redis.call('HINCRBY', k_backlog(), queue, 1)
+    if redis.call('ZCARD', ready) == 1 then redis.call('RPUSH', k_ring(queue), owner) end
+  end
+  keep_shared(ready) keep_shared(k_ring(queue)) keep_shared(k_backlog()) keep_shared(k_sequence())
+end
+
+local function pop(queue)
+  local owner = redis.call('LPOP', k_ring(queue))
+  while owner do
+    local ready = k_ready(queue, owner)
+    local member = redis.call('ZPOPMIN', ready)[1]
+    if member then
+      redis.call('HINCRBY', k_backlog(), queue, -1)
+      if redis.call('ZCARD', ready) > 0 then redis.call('RPUSH', k_ring(queue), owner) end
+      return member
+    end
+    owner = redis.call('LPOP', k_ring(queue))
+  end
+end
+
+local function drop(queue, owner, member)
+  local ready = k_ready(queue, owner)
+  if redis.call('ZREM', ready, member) == 1 then
+    redis.call('HINCRBY', k_backlog(), queue, -1)
+    if redis.call('ZCARD', ready) == 0 then redis.call('LREM', k_ring(queue), 0, owner) end
+  end
+end
+
+-- Where a unit waits: parts with an engine, the rest with the side worker.
+local function queue_of(job, unit)
+  if is_part(unit) then return redis.call('HGET', k_job(job), 'queue') end
+  return 'prepare'
+end
+
+local function owns(job, unit, token)
+  return unit_get(job, unit, 'token') == token and unit_get(job, unit, 'state') == 'running'
+end
+
+local function lease(job, unit, token, lease_ms)
+  redis.call('ZADD', k_leases(), now() + lease_ms, job .. '|' .. unit .. '|' .. token)
+  keep_shared(k_leases())
+end
+
+local function unlease(job, unit, token) redis.call('ZREM', k_leases(), job .. '|' .. unit .. '|' .. token) end
+
+local function start(job, unit, worker, lease_ms)
+  local token = tostring(unit_add(job, unit, 'token', 1))
+  unit_set(job, unit, 'state', 'running')
+  unit_set(job, unit, 'worker', worker)
+  unit_set(job, unit, 'alone', 0)
+  unit_set(job, unit, 'start_ms', now())
+  lease(job, unit, token, lease_ms)
+  return token
+end
+
+local function enqueue(job, unit)
+  local queue = queue_of(job, unit)
+  unit_set(job, unit, 'state', 'ready')
+  push(queue, redis.call('HGET', k_job(job), 'owner'), job .. '|' .. unit)
+  return queue
+end
+
+-- Let held parts into the queue while the job's window has room. Returns how many went in.
+local function admit(job)
+  local added, admitted, window = job_num(job, 'added'), job_num(job, 'admitted'), job_num(job, 'window')
+  local busy = job_num(job, 'ready') + job_num(job, 'running')
+  local let_in = 0
+  while admitted < added and busy < window do
+    enqueue(job, tostring(admitted))
+    admitted, busy, let_in = admitted + 1, busy + 1, let_in + 1
+  end
+  if let_in > 0 then
+    redis.call('HSET', k_job(job), 'admitted', admitted)
+    job_add(job, 'ready', let_in)
+    redis.call('HINCRBY', k_backlog(), 'held', -let_in)
+  end
+  return let_in
+end
+
+local function schedule_hook(job, event)
+  local url, events = job_get(job, 'webhook_url', 'webhook_events')
+  if not url or url == '' or not string.find(events, ' ' .. event .. ' ', 1, true) then return end
+  local hook = job .. '|' .. event .. '|' .. redis.call('HGET', k_job(job), 'attempts')
+  redis.call('HSET', k_hook(hook), 'tries', 0, 'event_ms', now(), 'url', url)
+  redis.call('PEXPIREAT', k_hook(hook), redis.call('PEXPIRETIME', k_job(job)))
+  redis.call('ZADD', k_hooks(), now(), hook)
+  keep_shared(k_hooks())
+end
+
+-- The one place where a job ends; ending twice changes nothing.
+local function finish_job(job, status, err)
+  if TERMINAL[redis.call('HGET', k_job(job), 'status')] then return end
+  redis.call('HSET', k_job(job), 'status', status, 'ended_ms', now(), 'error', err or '')
+  redis.call('ZREM', k_deadlines(), job)
+  redis.call('HINCRBY', k_ended(), redis.call('HGET', k_job(job), 'type') .. ' ' .. status, 1)
+  keep_shared(k_ended())
+  changed(job, status)
+  schedule_hook(job, 'job.' .. status)
+end
+
+-- Nothing of the job waits or runs any more, and nothing will be added.
+local function settled(job)
+  if job_num(job, 'running') > 0 or job_num(job, 'ready') > 0 then return false end
+  if unit_get(job, 'prepare', 'state') == 'running' then return false end
+  local stop, sealed, added, admitted = job_get(job, 'stop', 'sealed', 'added', 'admitted')
+  if stop and stop ~= '' then return true end
+  return sealed == '1' and added == admitted
+end
+
+local function stopped_without_result(job)
+  local stop, err, done = job_get(job, 'stop', 'stop_error', 'done')
+  if stop and stop ~= '' and (tonumber(done) == 0 or stop == 'expired') then
+    finish_job(job, stop, err)
+    return true
+  end
+  return false
+end
+
+-- Whether the job's finishing has to be arranged now; ends the job itself when there is nothing to put together.
+local function must_finish(job)
+  if unit_get(job, 'finish', 'state') or not settled(job) then return false end
+  return not stopped_without_result(job)
+end
+
+-- After any unit ended: hand the job's finishing to this worker. Returns its token, or ''.
+local function settle(job, worker, lease_ms)
+  return must_finish(job) and start(job, 'finish', worker, lease_ms) or ''
+end
+
+-- As settle, when no worker is at hand: the finishing waits in the queue. Returns the queue, or ''.
+local function settle_later(job)
+  return must_finish(job) and enqueue(job, 'finish') or ''
+end
+
+local function count_out(job, unit, outcome)
+  if not is_part(unit) then return end
+  job_add(job, 'running', -1)
+  if outcome ~= '' then job_add(job, outcome, 1) end
+end
+
+local function drop_waiting(job)
+  local owner, queue, added, admitted = job_get(job, 'owner', 'queue', 'added', 'admitted')
+  drop('prepare', owner, job .. '|prepare')
+  if unit_get(job, 'prepare', 'state') == 'ready' then unit_set(job, 'prepare', 'state', 'dropped') end
+  for n = 0, tonumber(admitted) - 1 do
+    if unit_get(job, n, 'state') == 'ready' then
+      drop(queue, owner, job .. '|' .. n)
+      unit_set(job, n, 'state', 'dropped')
+    end
+  end
+  redis.call('HINCRBY', k_backlog(), 'held', tonumber(admitted) - tonumber(added))
+  redis.call('HSET', k_job(job), 'ready', 0, 'admitted', added)
+end
+
+-- Ask a job to end as `final` ('cancelled', 'failed', 'expired'): what waits is dropped, what runs is told by its next
+-- heartbeat. Returns the queue its finishing waits in, or ''.
+local function stop_job(job, final, err)
+  local status, stop = job_get(job, 'status', 'stop')
+  if not status or TERMINAL[status] or (stop and stop ~= '') then return '' end
+  redis.call('HSET', k_job(job), 'stop', final, 'stop_error', err)
+  drop_waiting(job)
+  if final == 'cancelled' then
+    redis.call('HSET', k_job(job), 'status', 'cancelling')
+    changed(job, 'cancelling')
+  end
+  return settle_later(job)
+end
+
+-- Give a running unit back to its queue. Returns the queue.
+local function put_back(job, unit, token)
+  unlease(job, unit, token)
+  count_out(job, unit, 'ready')
+  return enqueue(job, unit)
+end

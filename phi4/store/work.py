@@ -1,0 +1,150 @@
+"""Work as a worker sees it: claim a unit under a lease, report on it, and put back what others let fall."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import redis
+
+from phi4.errors import DeadlineExceeded, LeaseLost, WorkerLost
+from phi4.job import RECORD_VERSION, Job, Unit, error_json
+from phi4.store.keys import key
+from phi4.store.scripts import Scripts
+
+Beat = Literal["ok", "stop", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one round of reaping did."""
+
+    put_back: list[tuple[str, str, str]]  #: job, unit, worker that let it fall
+    stopped: list[str]  #: jobs past their deadline
+    expired: list[str]  #: jobs whose blobs are to be erased
+    wake: list[str]  #: queues that got work
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one part ended: where its answer is kept, or its error; and what it used."""
+
+    out: str = ""
+    error: Mapping[str, Any] | None = None
+    usage: Mapping[str, float] | None = None
+    engine: str = ""
+    model: str = ""
+
+
+class Work:
+    """Units of work; each method is one atomic step, and raises `LeaseLost` when another attempt owns the unit now."""
+
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._client = client
+        self._scripts = scripts
+
+    def claim(self, queue: str, worker: str, lease_ms: int) -> Unit | None:
+        """Take the next unit of a queue, owners in turn; None when there is none."""
+        reply = self._scripts.run("claim", queue, worker, lease_ms, RECORD_VERSION)
+        if not reply:
+            return None
+        _, name, token, tries, suspect, spec, record = reply
+        job = Job.from_record(dict(zip(record[::2], record[1::2], strict=True)))
+        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"))
+
+    def plan(
+        self,
+        prepare: Unit,
+        specs: Sequence[Mapping[str, Any]],
+        *,
+        first: int,
+        sealed: bool,
+        worker: str,
+        lease_ms: int,
+        expected: int = 0,
+        inputs: Sequence[Mapping[str, Any]] | None = None,
+    ) -> tuple[int, Unit | None]:
+        """Add parts from number `first` on; `sealed` says that these were the last and ends the preparation.
+
+        Returns how many parts entered the queue, and the finishing when it fell to this worker.
+        """
+        _, let_in, token = self._owned(
+            "plan",
+            prepare.job.id,
+            prepare.token,
+            first,
+            json.dumps([json.dumps(s) for s in specs]) if specs else "[]",
+            expected,
+            int(sealed),
+            json.dumps(inputs) if inputs is not None else "",
+            worker,
+            lease_ms,
+        )
+        return int(let_in), prepare.as_finish(token) if token else None
+
+    def complete(self, part: Unit, outcome: Outcome, worker: str, lease_ms: int) -> tuple[int, Unit | None]:
+        """Report a part as done or failed; returns as `plan` does."""
+        _, let_in, token = self._owned(
+            "complete",
+            part.job.id,
+            part.name,
+            part.token,
+            "failed" if outcome.error else "done",
+            outcome.out,
+            json.dumps(dict(outcome.usage or {})),
+            json.dumps(outcome.error) if outcome.error else "",
+            worker,
+            lease_ms,
+            outcome.engine,
+            outcome.model,
+        )
+        return int(let_in), part.as_finish(token) if token else None
+
+    def put_back(self, unit: Unit, *, counts: bool) -> str:
+        """Return a unit to its queue, counting this try or not. Returns the queue to wake, or ''."""
+        return cast(str, self._owned("put_back", unit.job.id, unit.name, unit.token, int(counts))[1])
+
+    def end(self, unit: Unit, status: str, *, error: Mapping[str, Any] | None = None, result: str = "") -> str:
+        """End the job, from its preparation (only as failed) or its finishing. Returns the queue to wake, or ''."""
+        body = json.dumps(error) if error else ""
+        return cast(str, self._owned("end_job", unit.job.id, unit.name, unit.token, status, body, result)[1])
+
+    def runs_alone(self, unit: Unit) -> None:
+        """Note that a suspect now runs with nothing beside it."""
+        if not self._scripts.run("alone", unit.job.id, unit.name, unit.token):
+            raise LeaseLost
+
+    def heartbeat(self, members: Sequence[str], lease_ms: int) -> list[Beat]:
+        """Renew the leases of units (`Unit.member`); says for each whether to go on, stop, or forget it."""
+        return cast(list[Beat], self._scripts.run("heartbeat", lease_ms, *members)) if members else []
+
+    def reap(self, *, max_deaths: int, limit: int = 100) -> Reaped:
+        """Put back work whose lease ran out, stop jobs past their deadline, expire jobs past their time."""
+        lost = json.dumps(error_json(WorkerLost(), "run"))
+        late = json.dumps(error_json(DeadlineExceeded(), "deadline"))
+        put, stopped, expired, wake = self._scripts.run("reap", max_deaths, lost, late, limit)
+        fallen = [cast(tuple[str, str, str], tuple(member.split("|"))) for member in put]
+        return Reaped(fallen, stopped, expired, [q for q in wake if q])
+
+    def hold_lock(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or keep a lock that one process at a time may hold."""
+        lock = key("lock", name)
+        if self._client.set(lock, holder, nx=True, px=int(seconds * 1000)):
+            return True
+        if self._client.get(lock) != holder:
+            return False
+        self._client.pexpire(lock, int(seconds * 1000))
+        return True
+
+    def waiting(self) -> dict[str, int]:
+        """Count the units that wait, by queue; `held` are parts outside their job's window."""
+        counts = cast(dict[str, str], self._client.hgetall(key("backlog")))
+        return {queue: int(n) for queue, n in counts.items() if int(n) > 0}
+
+    def _owned(self, script: str, *arguments: str | int | float) -> list[Any]:
+        reply = cast(list[Any], self._scripts.run(script, *arguments))
+        if reply[0] != "ok":
+            raise LeaseLost
+        return reply

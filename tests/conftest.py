@@ -1,0 +1,191 @@
+"""Shared fixtures: a real Valkey, the store on it, and the whole service as processes around a scripted engine."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from cli.embedded import EmbeddedValkey, free_port
+from phi4.store import Store
+
+ROOT = Path(__file__).parent.parent
+
+
+def eventually(holds: Callable[[], Any], *, seconds: float = 20.0, what: str = "it") -> Any:
+    """Wait until a call gives something true, and return that."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if value := holds():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+def png(width: int = 320, height: int = 200, colour: str = "white") -> bytes:
+    """A small picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def pdf(pages: int) -> bytes:
+    """A document of empty pages."""
+    file = io.BytesIO()
+    images = [Image.new("L", (200 + n, 300), "white") for n in range(pages)]
+    images[0].save(file, "PDF", save_all=True, append_images=images[1:])
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Valkey that lives as long as the test run."""
+    embedded = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    with embedded:
+        process = subprocess.Popen(embedded.child().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(embedded.child().ready, what="Valkey's first answer")
+        yield embedded.url
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def store(valkey: str) -> Iterator[Store]:
+    """An empty store, in a database of its own."""
+    url = valkey.removesuffix("/0") + "/1"
+    store = Store.at(url)
+    store.client.flushdb()
+    yield store
+    store.client.close()
+
+
+@dataclass
+class Service:
+    """A running service and a client of it."""
+
+    redis_url: str
+    data_dir: Path
+    env: dict[str, str]
+    http: httpx.Client
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, *module: str, **env: str) -> subprocess.Popen[bytes]:
+        """Start one of its processes; its output goes to a file in the data folder."""
+        log = (self.data_dir / f"{name}.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module], env=self.env | env, cwd=ROOT, stdout=log, stderr=log
+            )
+        self.processes[name] = process
+        return process
+
+    def start_all(self, engine: str) -> None:
+        """Start the API and both workers, and wait until a job would be worked on."""
+        self.start("api", "api")
+        self.start("side", "worker", "side", PHI4_METRICS_PORT="0")
+        self.start("infer", "worker", "infer", PHI4_METRICS_PORT="0", PHI4_ENGINE=engine)
+        eventually(self.is_ready, seconds=60, what="readiness")
+
+    def is_ready(self) -> bool:
+        """Whether /readyz says so."""
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop_all(self) -> dict[str, int]:
+        """SIGTERM to each process; returns their exit codes."""
+        for process in self.processes.values():
+            process.terminate()
+        return {name: process.wait(30) for name, process in self.processes.items()}
+
+    def output(self, name: str) -> str:
+        """What a process has written."""
+        return (self.data_dir / f"{name}.log").read_text()
+
+    def submit(self, type: str = "ocr", file: bytes | None = None, **fields: Any) -> httpx.Response:
+        """POST a job with one file, a small picture by default."""
+        files = [("file", ("input", png() if file is None else file))]
+        return self.http.post("/v1/jobs", data={"type": type, **fields}, files=files)
+
+    def job(self, job_id: str, wait: int = 0) -> dict[str, Any]:
+        """GET a job."""
+        response = self.http.get(f"/v1/jobs/{job_id}", params={"wait": wait} if wait else {})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def ended(self, job_id: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Wait for a job's end."""
+        terminal = ("completed", "failed", "cancelled", "expired")
+        return dict(
+            eventually(
+                lambda: (job := self.job(job_id, wait=5))["status"] in terminal and job,
+                seconds=seconds,
+                what=f"the end of {job_id}",
+            )
+        )
+
+
+def make_service(redis_url: str, data_dir: Path, **env: str) -> Service:
+    """A service that is not started yet."""
+    port = free_port()
+    settings = {
+        "REDIS_URL": redis_url,
+        "PORT": str(port),
+        "PHI4_DATA_DIR": str(data_dir),
+        "PHI4_METRICS_PORT": str(free_port()),
+        "PHI4_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
+        "PHI4_ALLOW_HOSTS": "127.0.0.1",
+        "PHI4_MIN_FREE_DISK_MB": "0",
+        "PHI4_REAP_SECONDS": "0.5",
+        "PHI4_LEASE_SECONDS": "3",
+        "PYTHONPATH": str(ROOT),
+    }
+    own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    return Service(redis_url, data_dir, own | settings | env, client)
+
+
+@pytest.fixture(scope="session")
+def service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service with the scripted engine (tests/engines.py), shared by all tests; use jobs of your own."""
+    service = make_service(valkey, tmp_path_factory.mktemp("service"))
+    try:
+        service.start_all("tests.engines:Scripted")
+        yield service
+    finally:
+        codes = service.stop_all()
+        service.http.close()
+    assert codes == dict.fromkeys(codes, 0), "every process ends with 0 after SIGTERM"
+
+
+@pytest.fixture
+def own_service(valkey: str, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Makes services that a test may break, each in a Redis database of its own."""
+    made: list[Service] = []
+
+    def make(engine: str = "tests.engines:Scripted", **env: str) -> Service:
+        url = valkey.removesuffix("/0") + f"/{2 + len(made)}"
+        Store.at(url).client.flushdb()
+        service = make_service(url, tmp_path / str(len(made)), **env)
+        service.data_dir.mkdir(parents=True)
+        made.append(service)
+        service.start_all(engine)
+        return service
+
+    yield make
+    for service in made:
+        for process in service.processes.values():
+            process.kill()
+            process.wait(10)
+        service.http.close()

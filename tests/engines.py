@@ -1,0 +1,90 @@
+"""Engines that do what their prompt says, so that tests can make parts slow, fail, or kill their worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
+from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Span, Task, TranscribeClip
+
+
+class Scripted:
+    """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die"."""
+
+    name = "scripted"
+    model = "scripted-1"
+    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
+    slots = 8
+
+    def __init__(self) -> None:
+        self._dead = False
+        self._seen: set[str] = set()
+
+    def start(self, stage: Callable[[str], None]) -> None:
+        """Be ready at once."""
+        stage("probing")
+
+    def check(self) -> None:
+        """Tell whether "die" was asked for."""
+        if self._dead:
+            raise EngineDead
+
+    def stop(self) -> None:
+        """Hold nothing."""
+
+    def run(self, task: Task, call: Call) -> Answer:
+        """Obey, then answer with what was seen."""
+        self.check()
+        self._obey(_words(task), call)
+        match task:
+            case ReadPage():
+                return Answer(f"page {task.image.width}x{task.image.height}", prompt_tokens=10, completion_tokens=3)
+            case AskImages():
+                return Answer(f"{len(task.images)} images: {task.question}")
+            case TranscribeClip():
+                seconds = len(task.samples) / 16_000
+                half = round(seconds / 2, 3)
+                return Answer("one two", spans=(Span(0.0, half, "one"), Span(half, seconds, "two")), language="en")
+
+    def _obey(self, words: str, call: Call) -> None:
+        if found := re.search(r"sleep ([\d.]+)", words):
+            _sleep(float(found.group(1)), call)
+        if found := re.search(r"record (\S+)", words):
+            with Path(found.group(1)).open("a") as file:
+                file.write(f"{call.request_id}\n")
+        if "fail once" in words:
+            if words not in self._seen:
+                self._seen.add(words)
+                raise EngineError("This failed on purpose, once.")
+        elif "fail" in words:
+            raise EngineError("This failed on purpose.")
+        if "cannot" in words:
+            raise CannotAnswer("This engine cannot answer this on purpose.")
+        if "raise" in words:
+            raise RuntimeError("a bug on purpose")
+        if "exit" in words:
+            os._exit(9)
+        if "die" in words:
+            self._dead = True
+            raise EngineDead
+
+
+class Instant(Scripted):
+    """Answers at once, as a benchmark of everything else needs it."""
+
+    slots = 16
+
+
+def _words(task: Task) -> str:
+    return (task.question if isinstance(task, AskImages) else task.prompt) or ""
+
+
+def _sleep(seconds: float, call: Call) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if call.cancelled.wait(0.01):
+            raise Cancelled

@@ -1,0 +1,1 @@
+"""The Celery worker: preparation, engines, and webhook delivery."""

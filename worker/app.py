@@ -1,0 +1,228 @@
+"""The worker's composition root: builds what a role needs once, and runs Celery over it until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+from celery import Celery, signals
+
+from phi4.blobs import Blobs
+from phi4.errors import Phi4Error
+from phi4.job import INFER_QUEUES, SIDE_QUEUES, new_id
+from phi4.log import log, set_up
+from phi4.queue import TASK, Tickets, celery_app
+from phi4.settings import Settings
+from phi4.store import Store, WorkerInfo
+from worker import metrics
+from worker.engines.base import Engine
+from worker.engines.choose import create_engine
+from worker.finish import Finish
+from worker.gate import Gate
+from worker.in_flight import InFlight
+from worker.infer import Infer
+from worker.outgoing import Outgoing
+from worker.prepare import Prepare
+from worker.reaper import Reaper
+from worker.runner import Runner
+from worker.webhooks import Webhooks
+
+Role = Literal["infer", "side"]
+
+_log = logging.getLogger(__name__)
+#: Preparation waits for disks and networks as much as it computes.
+_SIDE_THREADS = 4
+#: What a supervisor sees when the engine is gone (BSD's EX_SOFTWARE).
+_EXIT_ENGINE = 70
+
+
+class Worker:
+    """One worker process: its parts, and what it says of itself."""
+
+    def __init__(self, settings: Settings, role: Role) -> None:
+        self.settings = settings
+        self.role = role
+        self.name = f"{role}-{socket.gethostname()}-{os.getpid()}-{new_id('w')[-6:]}"
+        self.stage = "starting"
+        self.engine: Engine | None = None
+        self.exit_code = 0
+        self.celery: Celery = celery_app(settings.redis_url)
+        self.store = Store.at(settings.redis_url, allow_evicting=settings.allow_evicting_redis)
+        self.blobs = Blobs(settings.blobs_url, min_free_bytes=settings.min_free_disk_mb << 20)
+        self.tickets = Tickets(self.celery)
+        self.outgoing = Outgoing(settings.allowed_hosts)
+        self.in_flight = InFlight(
+            self.store, lease_ms=self.lease_ms, every=settings.heartbeat_seconds, describe=self.describe
+        )
+        self.services = self._side_services() if role == "side" else []
+        self.webhooks = next((s for s in self.services if isinstance(s, Webhooks)), None)
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a unit is this worker's without a sign of life."""
+        return int(self.settings.lease_seconds * 1000)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues this worker takes from, most urgent first."""
+        if self.settings.queues:
+            return tuple(q.strip() for q in self.settings.queues.split(",") if q.strip())
+        if self.role == "side":
+            return SIDE_QUEUES
+        can = self.engine.modalities if self.engine else frozenset()
+        wanted = can if self.settings.serve == "all" else can & {self.settings.serve}
+        return tuple(q for q in INFER_QUEUES if q.split(".")[1] in wanted)
+
+    @property
+    def threads(self) -> int:
+        """How many units run at once."""
+        return min(self.settings.max_in_flight, self.engine.slots) if self.engine else _SIDE_THREADS
+
+    def describe(self, in_flight: int) -> WorkerInfo:
+        """Say what this worker is and does."""
+        engine = self.engine
+        return WorkerInfo(
+            name=self.name,
+            queues=self.queues,
+            stage=self.stage,
+            engine=engine.name if engine else "",
+            model=engine.model if engine else "",
+            slots=self.threads,
+            in_flight=in_flight,
+        )
+
+    def load_engine(self) -> None:
+        """Load the engine and let it answer its probe; the stages show in `/health`."""
+        self.engine, reason = create_engine(self.settings.engine, threads=self.settings.cpu_threads or None)
+        log(_log, "engine chosen", engine=self.engine.name, model=self.engine.model, reason=reason)
+        self.engine.start(self._enter)
+
+    def runner(self) -> Runner:
+        """Build what runs units."""
+        settings = self.settings
+        prepare = Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name)
+        infer = Infer(self.blobs, self.engine, part_tries=settings.part_tries) if self.engine else None
+        return Runner(
+            name=self.name,
+            store=self.store,
+            tickets=self.tickets,
+            in_flight=self.in_flight,
+            finish=Finish(self.store, self.blobs),
+            prepare=prepare if self.role == "side" else None,
+            infer=infer,
+            on_engine_dead=self._engine_died,
+            lease_ms=self.lease_ms,
+            gate=Gate(),
+        )
+
+    def run(self) -> int:
+        """Serve until SIGTERM; returns the exit code."""
+        self.in_flight.start()
+        if self.role == "infer":
+            self.load_engine()
+        self._register_task(self.runner())
+        for service in self.services:
+            service.start()
+        signals.worker_ready.connect(self._on_ready, weak=False)
+        signals.worker_shutting_down.connect(self._on_shutting_down, weak=False)
+        self._consume()
+        self._close()
+        return self.exit_code
+
+    def _consume(self) -> None:
+        celery_worker = self.celery.Worker(
+            pool="threads",
+            concurrency=self.threads,
+            queues=list(self.queues),
+            hostname=f"{self.name}@%h",
+            without_gossip=True,
+            without_mingle=True,
+            loglevel="WARNING",
+            quiet=True,
+        )
+        celery_worker.start()
+        self.exit_code = self.exit_code or int(celery_worker.exitcode or 0)
+
+    def _register_task(self, runner: Runner) -> None:
+        @self.celery.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery ships no types
+        def work(queue: str) -> None:
+            """One ticket: wake the webhooks, or run the next unit of a queue."""
+            if queue == "webhooks":
+                if self.webhooks is not None:
+                    self.webhooks.wake()
+                return
+            runner.work(queue)
+
+    def _side_services(self) -> list[Reaper | Webhooks]:
+        settings = self.settings
+        webhooks = Webhooks(
+            self.store, self.blobs, self.outgoing, secret=settings.webhook_secret, seconds=settings.webhook_seconds
+        )
+        reaper = Reaper(
+            self.store,
+            self.blobs,
+            self.tickets,
+            worker=self.name,
+            every=settings.reap_seconds,
+            max_deaths=settings.max_deaths,
+        )
+        return [reaper, webhooks]
+
+    def _enter(self, stage: str) -> None:
+        self.stage = stage
+        log(_log, "stage", stage=stage, worker=self.name)
+        try:
+            self.in_flight.announce()
+        except Phi4Error:
+            return  # it shows at the next heartbeat
+
+    def _on_ready(self, **_: Any) -> None:
+        if self.engine is not None:
+            metrics.ENGINE_READY.labels(self.engine.name).set(1)
+        self._enter("ready")
+
+    def _on_shutting_down(self, **_: Any) -> None:
+        """Drain: what does not end in time goes back to its queue."""
+        self._enter("draining")
+        timer = threading.Timer(self.settings.drain_seconds, self.in_flight.stop_all)
+        timer.daemon = True
+        timer.start()
+
+    def _engine_died(self) -> None:
+        """Take nothing more, give everything back, and end so that the supervisor starts a fresh worker."""
+        if self.exit_code:
+            return
+        self.exit_code = _EXIT_ENGINE
+        log(_log, "engine died", level=logging.ERROR, worker=self.name)
+        self.in_flight.stop_all()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _close(self) -> None:
+        for service in self.services:
+            service.stop()
+        self.in_flight.stop()
+        if self.engine is not None:
+            self.engine.stop()
+        log(_log, "worker ended", worker=self.name, exit_code=self.exit_code)
+
+
+def run(settings: Settings, role: Role, *, exit: Callable[[int], Any] = sys.exit) -> None:
+    """Run one worker process and end it with its exit code."""
+    set_up(settings.log_format, settings.log_level)
+    metrics.serve(settings.metrics_host, settings.metrics_port)
+    try:
+        code = Worker(settings, role).run()
+    except Phi4Error as error:
+        log(_log, "worker cannot start", level=logging.ERROR, code=error.code, error=error.message)
+        code = 1
+    except Exception:
+        # Whatever keeps an engine from starting must end the process, or it would take work for ever and do none.
+        _log.exception("worker cannot start")
+        code = 1
+    exit(code)

@@ -1,0 +1,62 @@
+"""Puts a job's result together from its parts, once, and ends the job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from phi4 import results
+from phi4.blobs import Blobs
+from phi4.errors import AllPartsFailed, Phi4Error
+from phi4.job import Job, Part, Unit, error_json
+from phi4.store import Store
+
+RESULT = "result.json"
+
+
+class Finish:
+    """The last step of every job that has parts."""
+
+    def __init__(self, store: Store, blobs: Blobs) -> None:
+        self._store = store
+        self._blobs = blobs
+
+    def run(self, unit: Unit) -> str:
+        """Write the result and end the job as completed or failed (or as it was told to stop). Returns its status."""
+        job = self._store.jobs.find(unit.job.id) or unit.job
+        parts = self._store.jobs.parts(job)
+        error = _only_errors(parts)
+        key = ""
+        if error is None:
+            key = f"{job.id}/{RESULT}"
+            self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
+        status = "failed" if error else "completed"
+        self._store.work.end(unit, status, error=error, result=key)
+        self.clean_up(job)
+        return status
+
+    def fail(self, unit: Unit, error: Phi4Error) -> None:
+        """End the job as failed because its result could not be put together."""
+        self._store.work.end(unit, "failed", error=error_json(error, "finish"))
+        self.clean_up(unit.job)
+
+    def clean_up(self, job: Job) -> None:
+        """Drop what only the making of the result needed."""
+        self._blobs.delete_folder(f"{job.id}/parts")
+        self._blobs.delete_folder(f"{job.id}/out")
+        if job.input_retention == "until_done":
+            for one in job.inputs:
+                self._blobs.delete(one.blob)
+
+
+def _only_errors(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """The job's error when no part gave an answer: the parts' own when it is the same for all."""
+    if not parts or any(p.state == "done" for p in parts):
+        return None
+    errors = [p.error for p in parts if p.error]
+    if errors and len({e["code"] for e in errors}) == 1:
+        return dict(errors[0])
+    return error_json(
+        AllPartsFailed(f"All {len(parts)} parts failed; the first: {errors[0]['message'] if errors else '?'}"), "run"
+    )

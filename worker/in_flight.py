@@ -1,0 +1,100 @@
+"""The units this worker holds: renews their leases, and flags those whose job is stopped or whose lease is gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from phi4.errors import Phi4Error
+from phi4.job import Unit
+from phi4.log import log
+from phi4.store import Store, WorkerInfo
+
+_log = logging.getLogger(__name__)
+_ANNOUNCE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A unit in this worker's hands, and the flag that asks it to stop."""
+
+    unit: Unit
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+class InFlight:
+    """Keeps leases alive from one thread; `describe` tells what the worker says of itself."""
+
+    def __init__(self, store: Store, *, lease_ms: int, every: float, describe: Callable[[int], WorkerInfo]) -> None:
+        self._store = store
+        self._lease_ms = lease_ms
+        self._every = every
+        self._describe = describe
+        self._held: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._announced = 0.0
+        self._thread = threading.Thread(target=self._beat_for_ever, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew leases and to announce this worker."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing, and take this worker off the list."""
+        self._end.set()
+        self._thread.join(timeout=5)
+        try:
+            self._store.workers.leave(self._describe(0).name)
+        except Phi4Error:
+            return
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def holding(self, unit: Unit) -> Iterator[Held]:
+        """Keep a unit's lease alive for the time of the block."""
+        held = Held(unit)
+        with self._lock:
+            self._held[unit.member] = held
+        try:
+            yield held
+        finally:
+            with self._lock:
+                self._held.pop(unit.member, None)
+
+    def stop_all(self) -> None:
+        """Ask everything in flight to stop, so that it goes back to its queue."""
+        for held in self._snapshot():
+            held.stopped.set()
+
+    def beat(self) -> None:
+        """Renew every lease once, and announce the worker from time to time."""
+        held = self._snapshot()
+        answers = self._store.work.heartbeat([h.unit.member for h in held], self._lease_ms)
+        for one, answer in zip(held, answers, strict=True):
+            if answer != "ok":
+                one.stopped.set()
+        if time.monotonic() - self._announced >= _ANNOUNCE_S:
+            self.announce()
+
+    def announce(self) -> None:
+        """Say now what this worker is and does."""
+        self._store.workers.announce(self._describe(len(self)))
+        self._announced = time.monotonic()
+
+    def _snapshot(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _beat_for_ever(self) -> None:
+        while not self._end.wait(self._every):
+            try:
+                self.beat()
+            except Phi4Error as error:
+                log(_log, "heartbeat failed", level=logging.WARNING, error=error.message)

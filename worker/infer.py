@@ -1,0 +1,114 @@
+"""Runs one part: loads what preparation made, asks the engine, keeps the answer."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import wave
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import numpy as np
+
+from phi4.blobs import Blobs
+from phi4.errors import Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
+from phi4.job import PRIORITIES, Job, Unit, error_json
+from phi4.params import AsrParams, OcrParams, VqaParams
+from phi4.store.work import Outcome
+from worker.engines.base import Answer, AskImages, Call, Engine, ReadPage, Task, TranscribeClip
+from worker.in_flight import Held
+from worker.media import images
+
+_log = logging.getLogger(__name__)
+
+
+class Infer:
+    """Parts of jobs, answered by one engine."""
+
+    def __init__(self, blobs: Blobs, engine: Engine, *, part_tries: int) -> None:
+        self._blobs = blobs
+        self._engine = engine
+        self._part_tries = part_tries
+
+    def run(self, held: Held) -> Outcome | None:
+        """Answer one part; None when it is to be tried again.
+
+        Raises `Cancelled` when the part was told to stop, `EngineDead` when the engine can do nothing more.
+        """
+        part = held.unit
+        try:
+            return self._answer(held)
+        except (Cancelled, EngineDead, LeaseLost):
+            raise
+        except Phi4Error as error:
+            if error.retryable and part.tries + 1 < self._part_tries:
+                return None
+            return Outcome(error=error_json(error, "run"))
+        except Exception as error:
+            # Whatever an engine throws is this part's failure, not the worker's end.
+            _log.exception("part failed", extra={"phi4_fields": part.job.log_context() | {"part": part.name}})
+            if part.tries + 1 < self._part_tries:
+                return None
+            return Outcome(error=error_json(EngineError(f"The engine failed: {type(error).__name__}."), "run"))
+
+    def _answer(self, held: Held) -> Outcome:
+        part = held.unit
+        if "error" in part.spec:  # a page that preparation could not make
+            return Outcome(error=part.spec["error"])
+        call = Call(
+            request_id=f"{part.job.id}-{part.name}-{part.token}",
+            priority=PRIORITIES.index(part.job.priority),
+            cancelled=held.stopped,
+        )
+        task = self._task(part.job, part.spec)
+        if held.stopped.is_set():
+            raise Cancelled
+        answer = self._engine.run(task, call)
+        return Outcome(
+            out=self._keep(part, answer),
+            usage=_usage(part, answer),
+            engine=self._engine.name,
+            model=self._engine.model,
+        )
+
+    def _keep(self, part: Unit, answer: Answer) -> str:
+        """Store an answer; its key carries the attempt's token, so that a late attempt cannot overwrite it."""
+        key = f"{part.job.id}/out/{part.name}-{part.token}.json"
+        self._blobs.put(key, json.dumps(asdict(answer), ensure_ascii=False).encode())
+        return key
+
+    def _task(self, job: Job, spec: Mapping[str, Any]) -> Task:
+        match job.type:
+            case "ocr":
+                ocr = OcrParams.model_validate(job.params)
+                return ReadPage(
+                    image=images.decode(self._blobs.get(spec["blob"])),
+                    **ocr.model_dump(include={"format", "detail", "prompt", "max_tokens", "temperature"}),
+                )
+            case "vqa":
+                vqa = VqaParams.model_validate(job.params)
+                return AskImages(
+                    images=tuple(images.decode(self._blobs.get(i["blob"])) for i in spec["images"]),
+                    **vqa.model_dump(exclude={"pages"}),
+                )
+            case "asr":
+                asr = AsrParams.model_validate(job.params)
+                return TranscribeClip(
+                    samples=_samples(self._blobs.get(spec["blob"])), **asr.model_dump(exclude={"timestamps"})
+                )
+
+
+def _samples(clip: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Read a clip as preparation wrote it: mono 16-bit WAV."""
+    with wave.open(io.BytesIO(clip)) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    return cast("np.ndarray[tuple[int], np.dtype[np.float32]]", pcm.astype(np.float32) / 32768.0)
+
+
+def _usage(part: Unit, answer: Answer) -> dict[str, float]:
+    usage: dict[str, float] = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    if part.job.type == "asr":
+        return usage | {"seconds": round(part.spec["end"] - part.spec["start"], 3)}
+    return usage | {"pages": len(part.spec.get("images", [0]))}

@@ -1,0 +1,58 @@
+"""Turns an untrusted recording into clips of speech that an engine can transcribe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from phi4.errors import AudioTooLong, AudioTooShort
+from worker.media import decoding, speech
+from worker.media.speech import Clip
+
+__all__ = ["Clip", "Recording", "open_recording"]
+
+SHORTEST_SECONDS = 0.1
+
+
+@contextmanager
+def open_recording(path: Path, *, max_seconds: float) -> Iterator[Recording]:
+    """Open a recording of any accepted format for one pass over its clips.
+
+    Raises `EmptyInput`, `UnreadableAudio`, or `AudioTooLong` when the header already says so.
+    """
+    with path.open("rb") as file, decoding.opened(file, max_seconds=max_seconds) as source:
+        yield Recording(source, max_seconds=max_seconds)
+
+
+class Recording:
+    """An open recording: `clips()` reads it once, and what is known of its length grows while it is read."""
+
+    def __init__(self, source: decoding.Source, *, max_seconds: float) -> None:
+        self._source = source
+        self._max_samples = int(max_seconds * decoding.SAMPLE_RATE)
+        self._decoded = 0
+        #: Length in seconds as the header has it, for progress; None when it does not say, a guess for MP3 and AAC.
+        self.stated_seconds = source.seconds
+
+    @property
+    def duration(self) -> float:
+        """Seconds decoded so far; after the last clip, the length of the recording."""
+        return self._decoded / decoding.SAMPLE_RATE
+
+    def clips(self, *, longest: float = 30.0) -> Iterator[Clip]:
+        """Yield the speech as clips cut at pauses, none longer than `longest` seconds; silence gives no clips.
+
+        Streams: no more than one clip is held. Raises `UnreadableAudio`, `AudioTooShort` or `AudioTooLong`, the first
+        also after some clips, when the damage lies further on.
+        """
+        return speech.cut(self._measured(), longest=longest)
+
+    def _measured(self) -> Iterator[decoding.Samples]:
+        for block in decoding.samples(self._source):
+            self._decoded += len(block)
+            if self._decoded > self._max_samples:
+                raise AudioTooLong
+            yield block
+        if self.duration < SHORTEST_SECONDS:
+            raise AudioTooShort

@@ -1,0 +1,101 @@
+"""Requests to addresses that strangers chose: public hosts unless listed, resolved once, no redirects, capped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions
+
+from phi4.errors import FetchFailed, TooLarge, UrlForbidden
+
+_CHUNK = 1 << 16
+_CONNECT_S = 10.0
+
+
+class Outgoing:
+    """The only way out of the service. `allowed_hosts` may be reached although they are not public."""
+
+    def __init__(self, allowed_hosts: frozenset[str]) -> None:
+        self._allowed = allowed_hosts
+
+    @contextmanager
+    def request(self, method: str, url: str, *, seconds: float, **options: Any) -> Iterator[requests.Response]:
+        """Send one request and give its response, unread. Raises `UrlForbidden`; `FetchFailed` when nobody answers."""
+        host = self._check(url)
+        with self._session(host) as session:
+            try:
+                response = session.request(
+                    method, url, timeout=(_CONNECT_S, seconds), allow_redirects=False, stream=True, **options
+                )
+            except AntiSSRFError:
+                raise UrlForbidden(
+                    f"{host} is not a public address; list it in PHI4_ALLOW_HOSTS to allow it."
+                ) from None
+            except (requests.RequestException, OSError, ValueError) as error:
+                raise FetchFailed(f"{host} could not be reached: {_reason(error)}.") from None
+            with response:
+                yield response
+
+    def download(self, url: str, into: BinaryIO, *, most_bytes: int, seconds: float) -> str:
+        """Write what `url` holds into a file; returns its declared content type.
+
+        Raises `UrlForbidden`; `FetchFailed` for any answer but 200, and past `seconds`; `TooLarge` past `most_bytes`.
+        """
+        ends = time.monotonic() + seconds
+        with self.request("GET", url, seconds=seconds, headers={"Accept-Encoding": "identity"}) as response:
+            if 300 <= response.status_code < 400:
+                raise FetchFailed("The URL redirects elsewhere; give the address it leads to.")
+            if response.status_code != 200:
+                raise FetchFailed(f"The URL answered {response.status_code}, not 200.")
+            try:
+                _copy(response, into, most_bytes=most_bytes, ends=ends)
+            except requests.RequestException as error:
+                raise FetchFailed(f"The download broke off: {_reason(error)}.") from None
+            return response.headers.get("Content-Type", "")
+
+    def _check(self, url: str) -> str:
+        try:
+            pieces = urlsplit(url)
+            host = (pieces.hostname or "").lower()
+            _ = pieces.port
+        except ValueError:
+            raise UrlForbidden("The URL cannot be read.") from None
+        if pieces.scheme not in ("http", "https") or not host or pieces.username or pieces.password:
+            raise UrlForbidden("Only http and https URLs with a host and without a password are used.")
+        return host
+
+    def _session(self, host: str) -> requests.Session:
+        option = PolicyConfigOptions.NONE if host in self._allowed else PolicyConfigOptions.EXTERNAL_ONLY_LATEST
+        policy = AntiSSRFPolicy(option)
+        policy.allow_plain_text_http = True
+        policy.add_xff_header = False
+        session: requests.Session = policy.get_antissrf_session()
+        session.trust_env = False  # a proxy from the environment would resolve the name again, unchecked
+        return session
+
+
+def _copy(response: requests.Response, into: BinaryIO, *, most_bytes: int, ends: float) -> None:
+    length = 0
+    for chunk in response.iter_content(_CHUNK):
+        length += len(chunk)
+        if length > most_bytes:
+            raise TooLarge(f"The file behind the URL is larger than {most_bytes >> 20} MB.")
+        if time.monotonic() > ends:
+            raise FetchFailed("The download took too long.")
+        into.write(chunk)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what went wrong, without addresses."""
+    if isinstance(error, requests.Timeout):
+        return "it took too long"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not valid"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return type(error).__name__

@@ -1,0 +1,263 @@
+"""Cuts a job into parts: pages of its documents, clips of its recording, or one question over its images."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+import wave
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from phi4.blobs import Blobs
+from phi4.errors import (
+    Cancelled,
+    EmptyInput,
+    InputError,
+    LeaseLost,
+    Phi4Error,
+    ServiceError,
+    TooManyPages,
+    UnsupportedMedia,
+)
+from phi4.job import Input, Job, Unit, error_json
+from phi4.media_type import HEAD_BYTES, KINDS, sniff
+from phi4.params import choose_pages
+from phi4.queue import Tickets
+from phi4.settings import Settings
+from phi4.store import Store
+from worker.in_flight import Held
+from worker.media import audio, images, pdf
+from worker.outgoing import Outgoing
+
+_log = logging.getLogger(__name__)
+Spec = dict[str, Any]
+#: An A4 page at 150 dpi fits Phi-4's twelve crops exactly.
+_DPI = 150
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One page of one input, as it will be looked at; `image` is None when the stored blob is used as it is."""
+
+    input: int
+    number: int
+    image: Image | InputError | None
+    blob: str = ""
+    size: tuple[int, int] = (0, 0)
+    dpi: int | None = None
+
+
+class Prepare:
+    """The preparation of jobs; it opens strangers' files, so that no engine has to."""
+
+    #: A job whose preparation fails for a reason that may pass is prepared again this many times in all.
+    tries = 3
+
+    def __init__(
+        self, store: Store, blobs: Blobs, tickets: Tickets, outgoing: Outgoing, settings: Settings, *, worker: str
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._tickets = tickets
+        self._outgoing = outgoing
+        self._settings = settings
+        self._worker = worker
+        self._lease_ms = int(settings.lease_seconds * 1000)
+
+    def run(self, held: Held) -> Unit | None:
+        """Add every part of a job; returns its finishing when there was nothing to do for an engine.
+
+        Raises `InputError` (cannot be worked on), `ServiceError` (may work later), `Cancelled` and `LeaseLost`.
+        """
+        job = held.unit.job
+        try:
+            inputs = [self._at_hand(job, number, one) for number, one in enumerate(job.inputs)]
+            match job.type:
+                case "ocr":
+                    return self._plan_pages(held, inputs)
+                case "vqa":
+                    return self._plan_question(held, inputs)
+                case "asr":
+                    return self._plan_clips(held, inputs)
+        except Phi4Error:
+            raise
+        except Exception as error:
+            _log.exception("preparation failed", extra={"phi4_fields": job.log_context()})
+            raise ServiceError(f"Preparation failed: {type(error).__name__}.") from None
+
+    def fail(self, unit: Unit, error: Phi4Error) -> None:
+        """End a job that cannot be prepared."""
+        try:
+            self._tickets.wake(self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
+            self._blobs.delete_folder(f"{unit.job.id}/parts")
+        except LeaseLost:
+            return
+
+    # -- inputs
+
+    def _at_hand(self, job: Job, number: int, one: Input) -> Input:
+        """Fetch an input that is still a URL, and check what it is."""
+        if one.blob:
+            return one
+        key = f"{job.id}/input-{number}"
+        with tempfile.TemporaryFile() as file:
+            settings = self._settings
+            most = settings.max_body_mb << 20
+            self._outgoing.download(one.url, file, most_bytes=most, seconds=settings.fetch_seconds)
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+            media = sniff(head)
+            if not head:
+                raise EmptyInput("The file behind the URL is empty.")
+            if media is None or media.kind not in KINDS[job.type]:
+                raise UnsupportedMedia(
+                    f"The file behind the URL is not something a job of type {job.type} can work on."
+                )
+            file.seek(0)
+            length, sha256 = self._blobs.put_stream(key, file)
+        return replace(one, blob=key, media_type=media.mime, bytes=length, sha256=sha256)
+
+    # -- pages
+
+    def _plan_pages(self, held: Held, inputs: list[Input]) -> Unit | None:
+        counted = [self._count_pages(one) for one in inputs]
+        chosen = [self._choose(held.unit.job, one) for one in counted]
+        specs = (self._page_spec(held.unit, n, page) for n, page in enumerate(self._pages(counted, chosen)))
+        return self._plan(held, specs, expected=sum(map(len, chosen)), inputs=counted)
+
+    def _plan_question(self, held: Held, inputs: list[Input]) -> Unit | None:
+        counted = [self._count_pages(one) for one in inputs]
+        chosen = [self._choose(held.unit.job, one) for one in counted]
+        looked_at: list[Spec] = []
+        for n, page in enumerate(self._pages(counted, chosen)):
+            spec = self._page_spec(held.unit, n, page)
+            if isinstance(page.image, InputError):
+                raise page.image
+            looked_at.append(spec)
+            _check(held)
+        return self._plan(held, [{"images": looked_at}], expected=1, inputs=counted)
+
+    def _count_pages(self, one: Input) -> Input:
+        with self._blobs.as_file(one.blob, sha256=one.sha256) as path:
+            count = pdf.page_count(path) if _is_pdf(one) else images.frame_count(path)
+        return replace(one, pages=count)
+
+    def _choose(self, job: Job, one: Input) -> list[int]:
+        numbers = choose_pages(job.params.get("pages"), one.pages or 0)
+        if len(numbers) > self._settings.max_pages:
+            raise TooManyPages(f"{len(numbers)} pages are more than {self._settings.max_pages}.")
+        return numbers
+
+    def _pages(self, inputs: list[Input], chosen: list[list[int]]) -> Iterator[_Page]:
+        for number, (one, pages) in enumerate(zip(inputs, chosen, strict=True)):
+            with self._blobs.as_file(one.blob) as path:
+                yield from (
+                    self._pdf_pages(path, number, pages) if _is_pdf(one) else self._frames(path, number, one, pages)
+                )
+
+    def _pdf_pages(self, path: Path, number: int, pages: list[int]) -> Iterator[_Page]:
+        for page, image in pdf.pages(path, pages, dpi=_DPI, max_pixels=self._settings.max_pixels):
+            yield _Page(number, page, image, size=image.size if isinstance(image, Image) else (0, 0), dpi=_DPI)
+
+    def _frames(self, path: Path, number: int, one: Input, pages: list[int]) -> Iterator[_Page]:
+        as_is = images.usable_as_is(path)
+        wanted = set(pages)
+        for page, image in enumerate(images.frames(path, max_pixels=self._settings.max_pixels), start=1):
+            if page in wanted:
+                yield _Page(number, page, None if as_is else image, blob=one.blob, size=image.size)
+
+    def _page_spec(self, unit: Unit, number: int, page: _Page) -> Spec:
+        spec: Spec = {"input": page.input, "page": page.number}
+        if isinstance(page.image, InputError):
+            return spec | {"error": error_json(page.image, "prepare")}
+        blob = page.blob
+        if page.image is not None:
+            blob = f"{unit.job.id}/parts/{number}.image"
+            self._blobs.put(blob, images.encode(page.image))
+        width, height = page.size
+        return spec | {"blob": blob, "width": width, "height": height, "dpi": page.dpi}
+
+    # -- clips
+
+    def _plan_clips(self, held: Held, inputs: list[Input]) -> Unit | None:
+        one = inputs[0]
+        with (
+            self._blobs.as_file(one.blob, sha256=one.sha256) as path,
+            audio.open_recording(path, max_seconds=self._settings.max_audio_seconds) as recording,
+        ):
+            specs = (self._clip_spec(held.unit, n, clip) for n, clip in enumerate(recording.clips()))
+            timed = _Timed(one, recording)
+            return self._plan(held, specs, expected=0, inputs=timed)
+
+    def _clip_spec(self, unit: Unit, number: int, clip: audio.Clip) -> Spec:
+        blob = f"{unit.job.id}/parts/{number}.wav"
+        self._blobs.put(blob, _wav(clip.samples))
+        return {"input": 0, "blob": blob, "start": round(clip.start, 3), "end": round(clip.end, 3)}
+
+    # -- handing over
+
+    def _plan(self, held: Held, specs: Iterable[Spec], *, expected: int, inputs: Iterable[Input]) -> Unit | None:
+        """Add parts as they are made; the last one seals the job, so that a job of one part takes one step."""
+        number, waiting = 0, None
+        for spec in specs:
+            _check(held)
+            if waiting is not None:
+                self._add(held.unit, [waiting], number, expected)
+                number += 1
+            waiting = spec
+        facts = [one.to_json() for one in inputs]
+        return self._add(held.unit, [waiting] if waiting else [], number, expected, facts)
+
+    def _add(
+        self, unit: Unit, specs: list[Spec], first: int, expected: int, facts: list[Spec] | None = None
+    ) -> Unit | None:
+        let_in, finish = self._store.work.plan(
+            unit,
+            specs,
+            first=first,
+            sealed=facts is not None,
+            worker=self._worker,
+            lease_ms=self._lease_ms,
+            expected=expected,
+            inputs=facts,
+        )
+        self._tickets.wake(unit.job.queue, let_in)
+        return finish
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """The one input of a recording, whose length is known once its clips were cut."""
+
+    input: Input
+    recording: audio.Recording
+
+    def __iter__(self) -> Iterator[Input]:
+        yield replace(self.input, seconds=round(self.recording.duration, 3))
+
+
+def _check(held: Held) -> None:
+    if held.stopped.is_set():
+        raise Cancelled
+
+
+def _is_pdf(one: Input) -> bool:
+    return one.media_type == "application/pdf"
+
+
+def _wav(samples: NDArray[np.float32]) -> bytes:
+    """Pack mono 16 kHz samples as 16-bit WAV."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(16_000)
+        out.writeframes((np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
+    return file.getvalue()

@@ -1,0 +1,93 @@
+"""A thread in every side worker, one active at a time: frees what was let fall, expires what is over, sweeps blobs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from kombu.exceptions import OperationalError
+
+from phi4.blobs import Blobs
+from phi4.errors import Phi4Error
+from phi4.log import log
+from phi4.queue import Tickets
+from phi4.store import Store
+from worker import metrics
+
+_log = logging.getLogger(__name__)
+_SWEEP_S = 600.0
+#: A folder this young may belong to a request that is still being read.
+_YOUNG_S = 3_600.0
+#: Tickets sent for one queue in one round at most; the next round sends more.
+_MOST_TICKETS = 500
+
+
+class Reaper:
+    """Runs a round every few seconds for as long as this worker holds the lock."""
+
+    def __init__(
+        self, store: Store, blobs: Blobs, tickets: Tickets, *, worker: str, every: float, max_deaths: int
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._tickets = tickets
+        self._worker = worker
+        self._every = every
+        self._max_deaths = max_deaths
+        self._swept = time.monotonic()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._reap_for_ever, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to reap."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the round under way."""
+        self._end.set()
+        self._thread.join(timeout=10)
+
+    def round(self) -> None:
+        """Do one round: leases, deadlines, expiry, and tickets that are missing."""
+        reaped = self._store.work.reap(max_deaths=self._max_deaths)
+        for job, unit, worker in reaped.put_back:
+            metrics.REAPED.labels("put_back").inc()
+            log(_log, "unit put back", level=logging.WARNING, job=job, unit=unit, worker=worker)
+        for job in reaped.stopped:
+            metrics.REAPED.labels("deadline").inc()
+            log(_log, "job past its deadline", job=job)
+        for job in reaped.expired:
+            metrics.REAPED.labels("expired").inc()
+            self._blobs.delete_folder(job)
+            log(_log, "job expired", job=job)
+        self._send_missing_tickets()
+        if reaped.stopped or reaped.expired:
+            self._tickets.wake("webhooks")
+
+    def sweep(self) -> int:
+        """Erase the blobs of jobs nobody knows any more; returns how many folders went."""
+        old = time.time() - _YOUNG_S
+        gone = [f for f, changed in self._blobs.folders() if changed < old and self._store.jobs.find(f) is None]
+        for folder in gone:
+            self._blobs.delete_folder(folder)
+        return len(gone)
+
+    def _send_missing_tickets(self) -> None:
+        for queue, waiting in self._store.work.waiting().items():
+            if queue == "held":
+                continue
+            missing = min(self._tickets.missing(queue, waiting), _MOST_TICKETS)
+            self._tickets.wake(queue, missing)
+
+    def _reap_for_ever(self) -> None:
+        while not self._end.wait(self._every):
+            try:
+                if not self._store.work.hold_lock("reaper", self._worker, self._every * 3 + 5):
+                    continue
+                self.round()
+                if time.monotonic() - self._swept > _SWEEP_S:
+                    self._swept = time.monotonic()
+                    self.sweep()
+            except (Phi4Error, OperationalError, OSError) as error:
+                log(_log, "reaping failed", level=logging.WARNING, error=str(error))

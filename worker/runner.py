@@ -1,0 +1,159 @@
+"""Runs one unit of work from claim to report: the step between a Celery ticket and prepare, infer or finish."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from phi4.errors import Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
+from phi4.job import Unit
+from phi4.log import log
+from phi4.queue import Tickets
+from phi4.store import Store
+from worker import metrics
+from worker.finish import Finish
+from worker.gate import Gate
+from worker.in_flight import Held, InFlight
+from worker.infer import Infer
+from worker.prepare import Prepare
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+#: A finished part is worth waiting for Redis this long; after that its lease is gone and it runs again.
+_REPORT_FOR_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """The collaborators of one worker; a worker without an engine has no `infer`."""
+
+    name: str
+    store: Store
+    tickets: Tickets
+    in_flight: InFlight
+    finish: Finish
+    prepare: Prepare | None
+    infer: Infer | None
+    on_engine_dead: Callable[[], None]
+    lease_ms: int
+    gate: Gate
+
+    def work(self, queue: str) -> bool:
+        """Take the next unit of a queue and run it; False when there was none."""
+        unit = self.store.work.claim(queue, self.name, self.lease_ms)
+        if unit is None:
+            return False
+        with self.in_flight.holding(unit) as held, metrics.IN_FLIGHT.track_inprogress():
+            if not unit.suspect:
+                with self.gate.beside_others():
+                    self._run(held)
+            else:
+                with self.gate.alone():
+                    self.store.work.runs_alone(unit)
+                    self._run(held)
+        return True
+
+    def _run(self, held: Held) -> None:
+        unit, began = held.unit, time.monotonic()
+        try:
+            outcome = self._run_kind(held)
+        except Cancelled:
+            outcome = "stopped"
+            self._put_back(unit, counts=False)
+        except LeaseLost:
+            outcome = "lost"
+        except EngineDead:
+            outcome = "engine_dead"
+            self._put_back(unit, counts=False)
+            self.on_engine_dead()
+        kind = unit.name if unit.name in ("prepare", "finish") else "part"
+        seconds = time.monotonic() - began
+        metrics.PARTS.labels(unit.job.type, kind, outcome).inc()
+        metrics.PART_SECONDS.labels(unit.job.type, kind).observe(seconds)
+        log(_log, f"{kind} {outcome}", unit=unit.name, ms=int(seconds * 1000), **unit.job.log_context())
+
+    def _run_kind(self, held: Held) -> str:
+        match held.unit.name:
+            case "prepare":
+                return self._prepare(held)
+            case "finish":
+                return self._finish(held.unit)
+        return self._part(held)
+
+    def _prepare(self, held: Held) -> str:
+        if self.prepare is None:
+            raise Cancelled("This worker prepares nothing.")
+        unit = held.unit
+        try:
+            finish = self.prepare.run(held)
+        except (Cancelled, LeaseLost):
+            raise
+        except Phi4Error as error:
+            if error.retryable and unit.tries + 1 < self.prepare.tries:
+                self._put_back(unit, counts=True)
+                return "retried"
+            self.prepare.fail(unit, error)
+            self._wake_webhooks(unit)
+            return "failed"
+        if finish is not None:
+            self._hand_on(finish)
+        return "done"
+
+    def _part(self, held: Held) -> str:
+        assert self.infer is not None  # only a worker with an engine consumes these queues
+        unit = held.unit
+        outcome = self.infer.run(held)
+        if outcome is None:
+            self._put_back(unit, counts=True)
+            return "retried"
+        for kind in ("prompt", "completion"):
+            metrics.TOKENS.labels(kind).inc((outcome.usage or {}).get(f"{kind}_tokens", 0))
+        let_in, finish = self._persist(lambda: self.store.work.complete(unit, outcome, self.name, self.lease_ms))
+        self.tickets.wake(unit.job.queue, let_in)
+        if finish is not None:
+            self._hand_on(finish)
+        return "failed" if outcome.error else "done"
+
+    def _hand_on(self, finish: Unit) -> None:
+        """Finish the job at once, under a lease of its own."""
+        with self.in_flight.holding(finish):
+            try:
+                self._finish(finish)
+            except LeaseLost:
+                return
+
+    def _finish(self, unit: Unit) -> str:
+        try:
+            status = self._persist(lambda: self.finish.run(unit))
+        except LeaseLost:
+            raise
+        except Phi4Error as error:
+            status = "failed"
+            self.finish.fail(unit, error)
+        self._wake_webhooks(unit)
+        log(_log, f"job {status}", **unit.job.log_context())
+        return status
+
+    def _put_back(self, unit: Unit, *, counts: bool) -> None:
+        try:
+            self.tickets.wake(self._persist(lambda: self.store.work.put_back(unit, counts=counts)))
+        except LeaseLost:
+            return
+
+    def _wake_webhooks(self, unit: Unit) -> None:
+        if unit.job.webhook_url:
+            self.tickets.wake("webhooks")
+
+    def _persist(self, step: Callable[[], _T]) -> _T:
+        """Repeat a step while Redis is away, for a while."""
+        ends = time.monotonic() + _REPORT_FOR_S
+        while True:
+            try:
+                return step()
+            except StoreUnavailable:
+                if time.monotonic() > ends:
+                    raise LeaseLost from None
+                time.sleep(0.5)

@@ -1,0 +1,167 @@
+"""Delivers webhooks: what is sent, how it is signed, when it is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from standardwebhooks import Webhook
+from ulid import ULID
+
+from phi4.blobs import Blobs
+from phi4.errors import InputError, Phi4Error
+from phi4.job import Job, Status
+from phi4.log import log
+from phi4.store import Hook, Store
+from phi4.store.hooks import HookOutcome
+from worker import metrics
+from worker.outgoing import Outgoing
+
+_log = logging.getLogger(__name__)
+
+#: Seconds to wait after each failed try, plus up to a fifth at random: given up after about 27 hours.
+_WAITS = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 36_000)
+#: A result is sent along when the whole body stays under this (Standard Webhooks advises 20 kB).
+_INLINE_BYTES = 20_000
+_POLL_S = 1.0
+_MOST_AT_ONCE = 16
+
+
+class Webhooks:
+    """Takes due deliveries from the store and posts them, many at once, so that a slow receiver holds up no other."""
+
+    def __init__(self, store: Store, blobs: Blobs, outgoing: Outgoing, *, secret: str, seconds: float) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._outgoing = outgoing
+        self._secret = secret
+        self._seconds = seconds
+        self._wake = threading.Event()
+        self._end = threading.Event()
+        self._free = threading.Semaphore(_MOST_AT_ONCE)
+        self._pool = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="webhook")
+        self._thread = threading.Thread(target=self._deliver_for_ever, name="webhooks", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once whether something is due."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the deliveries under way; what is due later waits in the store."""
+        self._end.set()
+        self._wake.set()
+        self._thread.join(timeout=self._seconds)
+        self._pool.shutdown(wait=True)
+
+    def _deliver_for_ever(self) -> None:
+        while not self._end.is_set():
+            self._wake.wait(_POLL_S)
+            self._wake.clear()
+            try:
+                self._deliver_due()
+            except Phi4Error as error:
+                log(_log, "webhooks wait", level=logging.WARNING, error=error.message)
+                self._end.wait(_POLL_S)
+
+    def _deliver_due(self) -> None:
+        while not self._end.is_set():
+            self._free.acquire()
+            # Twice the longest a try may take: a delivery whose worker died is due again after that.
+            hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000)
+            if hook is None:
+                self._free.release()
+                return
+            self._pool.submit(self._deliver, hook)
+
+    def _deliver(self, hook: Hook) -> None:
+        try:
+            outcome, answer = self.post(hook)
+            wait_ms = _wait_ms(hook.tries)
+            if outcome == "retry" and wait_ms is None:
+                outcome = "given_up"
+            self._store.hooks.tried(hook, outcome, answer, wait_ms or 0)
+            metrics.WEBHOOKS.labels(outcome).inc()
+            log(_log, "webhook", job=hook.job_id, name=hook.event, outcome=outcome, answer=answer, tries=hook.tries + 1)
+        except Exception:
+            # The delivery stays in the store and is due again when its lease ends.
+            _log.exception("webhook failed", extra={"phi4_fields": {"job": hook.job_id}})
+        finally:
+            self._free.release()
+
+    def post(self, hook: Hook) -> tuple[HookOutcome, str]:
+        """Send one delivery; returns what it came to and the receiver's answer in a word."""
+        job = self._store.jobs.find(hook.job_id)
+        if job is None:
+            return "given_up", "job deleted"
+        body = json.dumps(self.envelope(hook, job), ensure_ascii=False)
+        headers = sign(self._secret, event_id(hook), body) | {"Content-Type": "application/json"}
+        if job.traceparent:
+            headers["traceparent"] = job.traceparent
+        try:
+            with self._outgoing.request(
+                "POST", hook.url, seconds=self._seconds, data=body.encode(), headers=headers
+            ) as response:
+                return _outcome(response.status_code), str(response.status_code)
+        except InputError as error:
+            return "retry", error.code
+
+    def envelope(self, hook: Hook, job: Job) -> dict[str, Any]:
+        """Build the body: the event, and the job with its result when that is small."""
+        about: dict[str, Any] = {
+            "id": job.id,
+            "type": job.type,
+            "status": "in_progress" if hook.event == "job.started" else job.status.value,
+            "metadata": dict(job.metadata),
+        }
+        if job.error:
+            about["error"] = dict(job.error)
+        envelope = {"id": event_id(hook), "event": hook.event, "created_at": hook.event_ms // 1000, "job": about}
+        if job.status == Status.COMPLETED and hook.event == "job.completed":
+            self._inline_result(about, job.result, room=_INLINE_BYTES - len(json.dumps(envelope)))
+        return envelope
+
+    def _inline_result(self, about: dict[str, Any], key: str, room: int) -> None:
+        try:
+            result = self._blobs.get(key)
+        except Phi4Error:
+            return
+        if len(result) <= room:
+            about["result"] = json.loads(result)
+
+
+def sign(secret: str, message_id: str, body: str) -> dict[str, str]:
+    """Make the Standard Webhooks headers for a body, for this moment."""
+    moment = datetime.now(UTC)  # the library signs UTC times only
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign(msg_id=message_id, timestamp=moment, data=body),
+    }
+
+
+def event_id(hook: Hook) -> str:
+    """Name an event: the same on every try, so that receivers can tell a repeat."""
+    tail = hashlib.sha256(hook.name.encode()).digest()[:10]
+    return f"evt_{str(ULID(hook.event_ms.to_bytes(6, 'big') + tail)).lower()}"
+
+
+def _outcome(status: int) -> HookOutcome:
+    if 200 <= status < 300:
+        return "delivered"
+    return "given_up" if status == 410 else "retry"
+
+
+def _wait_ms(tries: int) -> int | None:
+    if tries >= len(_WAITS):
+        return None
+    return int(_WAITS[tries] * 1000 * random.uniform(1.0, 1.2))
