@@ -69,7 +69,10 @@ class Tickets:
             return
 
     def missing(self, queue: str, waiting: int) -> int:
-        """Count the tickets a queue lacks for `waiting` units. Raises `kombu`'s OperationalError."""
+        """Count the tickets a queue lacks for `waiting` units."""
         with self._app.connection_for_read() as connection:
-            present = connection.default_channel.queue_declare(queue, passive=True).message_count
-        return max(0, waiting - int(present))
+            try:
+                present = int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except connection.channel_errors:  # on Redis, an empty queue does not exist
+                present = 0
+        return max(0, waiting - present)

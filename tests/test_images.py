@@ -241,6 +241,23 @@ def test_a_damaged_image_is_a_page_or_an_input_error(tmp_path: Path, format: str
         assert all(page.mode == "RGB" for page in pages)
 
 
+@pytest.mark.parametrize("big_tiff", [False, True])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_truncated_tiff_never_gives_fewer_pages(tmp_path: Path, compression: str | None, big_tiff: bool) -> None:
+    """Wherever a document of several pages was cut, it is refused or still has all of them."""
+    options = {"save_all": True, "append_images": [photo(), photo()], "compression": compression, "big_tiff": big_tiff}
+    path = saved(tmp_path, photo(), "TIFF", **options)
+    whole = path.read_bytes()
+    assert len(list(frames(path, max_pixels=MAX_PIXELS))) == 3
+    for length in range(100, len(whole), 97):
+        path.write_bytes(whole[:length])
+        try:
+            pages = len(list(frames(path, max_pixels=MAX_PIXELS)))
+        except UnreadableImage:
+            pages = 3
+        assert pages == 3
+
+
 def test_pixels_are_counted_before_they_are_decoded(tmp_path: Path) -> None:
     """A bomb is refused by its header; decoding this one would say unreadable instead."""
     path = tmp_path / "input"

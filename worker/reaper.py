@@ -6,8 +6,6 @@ import logging
 import threading
 import time
 
-from kombu.exceptions import OperationalError
-
 from phi4.blobs import Blobs
 from phi4.errors import Phi4Error
 from phi4.log import log
@@ -89,5 +87,8 @@ class Reaper:
                 if time.monotonic() - self._swept > _SWEEP_S:
                     self._swept = time.monotonic()
                     self.sweep()
-            except (Phi4Error, OperationalError, OSError) as error:
-                log(_log, "reaping failed", level=logging.WARNING, error=str(error))
+            except Phi4Error as error:
+                log(_log, "reaping failed", level=logging.WARNING, error=error.message)
+            except Exception:
+                # Without its reaper the service would forget what a dead worker let fall.
+                _log.exception("reaping failed")

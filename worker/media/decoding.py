@@ -90,18 +90,25 @@ def unreadable_when_anything_fails() -> Iterator[None]:
 
 def _open(file: BinaryIO, mime: str, stack: ExitStack) -> Source:
     if mime in _READ_BY_SOUNDFILE:
-        file.seek(0)
-        try:
-            return _sound_file(stack.enter_context(soundfile.SoundFile(file.fileno(), closefd=False)))
-        except soundfile.LibsndfileError:
-            pass  # a codec only FFmpeg knows, or no sound at all, which FFmpeg will find as well
+        sound = _sound_file(file, stack)
+        # A WAV written to a pipe may declare no sound at all; FFmpeg reads such a file to its end.
+        if sound is not None and not (mime == "audio/wav" and sound.frames == 0):
+            return _from_sound_file(sound)
     with unreadable_when_anything_fails():
         file.seek(0)
         container = stack.enter_context(av.open(file, format=_DEMUXERS[mime]))
-        return _container(container, mime)
+        return _from_container(container, mime)
 
 
-def _sound_file(sound: Any) -> Source:
+def _sound_file(file: BinaryIO, stack: ExitStack) -> Any:
+    file.seek(0)
+    try:
+        return stack.enter_context(soundfile.SoundFile(file.fileno(), closefd=False))
+    except soundfile.LibsndfileError:
+        return None  # a codec only FFmpeg knows, or no sound at all, which FFmpeg will find as well
+
+
+def _from_sound_file(sound: Any) -> Source:
     _check_rate(sound.samplerate)
     seconds = sound.frames / sound.samplerate if sound.frames < _UNKNOWN_FRAMES else None
     return Source(seconds=seconds, is_estimate=False, frames=_sound_file_frames(sound))
@@ -119,7 +126,7 @@ def _sound_file_frames(sound: Any) -> Iterator[av.AudioFrame]:
         raise UnreadableAudio("The recording is cut short: its end is missing.")
 
 
-def _container(container: Any, mime: str) -> Source:
+def _from_container(container: Any, mime: str) -> Source:
     if not container.streams.audio:
         raise UnreadableAudio("The file holds no sound.")
     stream = container.streams.audio[0]

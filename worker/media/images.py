@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +99,29 @@ def _open(file: BinaryIO) -> Image.Image:
     if not file.read(1):
         raise EmptyInput
     file.seek(0)
-    return Image.open(file, formats=_FORMATS)
+    image = Image.open(file, formats=_FORMATS)
+    if image.format == "TIFF":
+        _check_directories(file)
+    return image
+
+
+def _check_directories(file: BinaryIO) -> None:
+    """Follow a TIFF's chain of pages to its end: where it is cut short, Pillow would quietly stop counting."""
+    opened_at = file.seek(0, os.SEEK_CUR)
+    file.seek(0)
+    header = file.read(16)
+    order = "<" if header.startswith(b"II") else ">"
+    is_big = b"+" in header[2:4]
+    (size, entry_bytes, offset) = ("Q", 20, "Q") if is_big else ("H", 12, "L")
+    (at,) = struct.unpack_from(order + offset, header, 8 if is_big else 4)
+    seen: set[int] = set()
+    while at and at not in seen:
+        seen.add(at)
+        file.seek(at)
+        (entries,) = struct.unpack(order + size, file.read(struct.calcsize(order + size)))
+        file.seek(entries * entry_bytes, os.SEEK_CUR)
+        (at,) = struct.unpack(order + offset, file.read(struct.calcsize(order + offset)))
+    file.seek(opened_at)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from worker.media.images import MIN_SIDE
 LONGEST_SIDE = 4_000
 
 _POINTS_PER_INCH = 72
+# An open document keeps every scan it has ever shown in memory; opening it anew lets them go.
+_PAGES_PER_OPENING = 16
 _TAIL_BYTES = 65_536
 _END_OF_FILE = re.compile(rb"startxref\s+\d+")
 _OBJECT = re.compile(rb"\d\s+obj\b")
@@ -45,14 +48,19 @@ def pages(
     A page that cannot be drawn is yielded as its error, so that the others still come. Pages that would pass
     `max_pixels` or `LONGEST_SIDE` are drawn smaller. Raises `EmptyInput`, `UnreadablePdf` or `EncryptedPdf`.
     """
-    with _opened(path) as document:
-        for number in numbers:
-            try:
-                with _PDFIUM:
-                    page: Image | InputError = _draw(document, number, dpi=dpi, max_pixels=max_pixels)
-            except InputError as error:
-                page = error
-            yield number, page
+    waiting = iter(numbers)
+    while batch := list(islice(waiting, _PAGES_PER_OPENING)):
+        with _opened(path) as document:
+            for number in batch:
+                yield number, _page_or_error(document, number, dpi=dpi, max_pixels=max_pixels)
+
+
+def _page_or_error(document: Any, number: int, *, dpi: int, max_pixels: int) -> Image | InputError:
+    try:
+        with _PDFIUM:
+            return _draw(document, number, dpi=dpi, max_pixels=max_pixels)
+    except InputError as error:
+        return error
 
 
 @contextmanager

@@ -1,0 +1,190 @@
+"""Runs jobs on a service: submit all, wait, hand over the results in order, cancel what nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+from cli import show
+from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of
+from cli.remote import Job, Refused, Remote, RemoteError, Unreachable
+from cli.show import Fault, Progress
+from phi4.job import Status
+
+#: Requests under way at a time: enough to keep a service busy, few enough to leave it room for others.
+_SLOTS = 8
+#: A long-poll ends on a change of status only; the pages done are as old as this many seconds.
+_POLL_S = 2
+#: A service with no room for another long-poll answers at once; do not press it.
+_PAUSE_S = 0.5
+#: A service that is being restarted is back within this many seconds.
+_PATIENCE_S = 30.0
+#: What interrupting may take: a submission on its way to be answered, and its job to be cancelled.
+_PARTING_S = 5.0
+_LATER = ("queue_full", "idempotency_in_flight")
+_BRIEFLY_AWAY = (429, 502, 503, 504)
+_ENDED = frozenset(s.value for s in Status if s.is_terminal)
+
+
+def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
+    """Run jobs and show their outcomes; returns the exit code: 0, 1 when anything went wrong, 130 after Ctrl-C."""
+    progress = show.progress([one.name for one in asked])
+    delivery = Delivery(asked, wanted, progress)
+    batch = Batch(Remote(url), progress, wanted=wanted.text_format, timeout=wanted.timeout)
+    try:
+        with progress:
+            asyncio.run(batch.run(asked, delivery.hand_over))
+    except KeyboardInterrupt:
+        show.say(f"phi4: interrupted{batch.parting}")
+        return 130
+    except Unreachable as error:
+        show.say(f"phi4: {error.message}")
+        return 1
+    return 1 if delivery.is_faulty else 0
+
+
+class Batch:
+    """Jobs that run at the same time.
+
+    `wanted` is the format of their results, '' for none; `timeout` is in seconds, for all of them together.
+    """
+
+    def __init__(self, remote: Remote, progress: Progress, *, wanted: str, timeout: float | None) -> None:
+        self._remote = remote
+        self._progress = progress
+        self._wanted = wanted
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self._slots = asyncio.Semaphore(_SLOTS)
+        #: The submission of every job that may have to be cancelled.
+        self._submissions: dict[int, asyncio.Task[Job]] = {}
+        #: How many jobs were cancelled because nobody waits for them any more, and how many could not be.
+        self.cancelled = self.left = 0
+
+    @property
+    def parting(self) -> str:
+        """Say what became of the jobs that had not ended."""
+        counts = ((self.cancelled, "cancelled"), (self.left, "may still run"))
+        return "".join(f"; {count} job{'s' * (count != 1)} {what}" for count, what in counts if count)
+
+    async def run(self, asked: Sequence[Asked], deliver: Callable[[int, Outcome], None]) -> None:
+        """Run the jobs and deliver each outcome, in the order asked, as soon as it is there.
+
+        However it ends, no job is left running. Raises `Unreachable` when the service cannot even be asked.
+        """
+        async with self._remote:
+            try:
+                await self._run_all(asked, deliver)
+            except ExceptionGroup as several:
+                raise several.exceptions[0] from None
+            finally:
+                await asyncio.gather(*(self._abandon(number) for number in list(self._submissions)))
+
+    async def _run_all(self, asked: Sequence[Asked], deliver: Callable[[int, Outcome], None]) -> None:
+        if self._timeout is not None:
+            self._deadline = asyncio.get_running_loop().time() + self._timeout
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._outcome(number, one)) for number, one in enumerate(asked)]
+            for number, task in enumerate(tasks):
+                deliver(number, await task)
+
+    async def _outcome(self, number: int, asked: Asked) -> Outcome:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._followed(number, asked)
+        except TimeoutError:
+            await self._abandon(number)
+            return _failed(asked, "timed_out", f"Not finished within {self._timeout:g} s, and given up.")
+        except Refused as refusal:
+            return _failed(asked, refusal.code, refusal.message)
+        except OSError as error:
+            return _failed(asked, "unreadable_file", f"{error.strerror or error}: {error.filename or asked.name}")
+
+    async def _followed(self, number: int, asked: Asked) -> Outcome:
+        job = await self._submitted(number, asked)
+        try:
+            job = await self._ended(number, job)
+            self._submissions.pop(number)
+            text = await self._text(job)
+        except Unreachable:
+            self._submissions.pop(number, None)
+            return _failed(asked, "unreachable", f"The service is gone; {job['id']} may be there when it is back.", job)
+        except Refused as refusal:
+            self._submissions.pop(number, None)
+            return _failed(asked, refusal.code, refusal.message, job)
+        return Outcome(asked, job, text, tuple(faults_of(job)))
+
+    async def _submitted(self, number: int, asked: Asked) -> Job:
+        key = uuid.uuid4().hex
+        while True:
+            try:
+                return await self._submit_once(number, asked, key)
+            except Refused as refusal:
+                del self._submissions[number]
+                if refusal.code not in _LATER:
+                    raise
+                self._progress.update(number, "waiting for room in the queue")
+                await asyncio.sleep(refusal.retry_after)
+
+    async def _submit_once(self, number: int, asked: Asked, key: str) -> Job:
+        async with self._slots:
+            self._progress.update(number, "sending")
+            sending = self._remote.submit(asked.type, asked.files, asked.params, idempotency_key=key)
+            submission = self._submissions[number] = asyncio.create_task(sending)
+            # Shielded, because a job that was accepted must be known by its id to be cancelled.
+            return await asyncio.shield(submission)
+
+    async def _ended(self, number: int, job: Job) -> Job:
+        """Wait for the end of a job, also across a short absence of the service."""
+        heard = time.monotonic()
+        while job["status"] not in _ENDED:
+            self._progress.update(number, job)
+            try:
+                job = await self._next(job)
+                heard = time.monotonic()
+            except RemoteError as error:
+                if not _may_be_back(error) or time.monotonic() - heard > _PATIENCE_S:
+                    raise
+                self._progress.update(number, "waiting for the service")
+                await asyncio.sleep(_PAUSE_S)
+        self._progress.update(number, job)
+        return job
+
+    async def _next(self, job: Job) -> Job:
+        async with self._slots:
+            asked_at = time.monotonic()
+            seen = await self._remote.show(job["id"], wait=_POLL_S)
+        if seen["status"] == job["status"]:
+            await asyncio.sleep(max(0.0, asked_at + _PAUSE_S - time.monotonic()))
+        return seen
+
+    async def _text(self, job: Job) -> str | None:
+        if job["status"] != Status.COMPLETED or not self._wanted:
+            return None
+        async with self._slots:
+            return await self._remote.result(job["id"], self._wanted)
+
+    async def _abandon(self, number: int) -> None:
+        """Cancel a job as far as that is possible in a moment."""
+        submission = self._submissions.pop(number, None)
+        if submission is None:
+            return
+        try:
+            async with asyncio.timeout(_PARTING_S):
+                await self._remote.cancel((await submission)["id"])
+        except Refused:
+            pass  # never accepted, or gone already
+        except (RemoteError, OSError):
+            self.left += 1
+        else:
+            self.cancelled += 1
+
+
+def _failed(asked: Asked, code: str, message: str, job: Job | None = None) -> Outcome:
+    return Outcome(asked, job, faults=(Fault(code, message),))
+
+
+def _may_be_back(error: RemoteError) -> bool:
+    return not isinstance(error, Refused) or error.status in _BRIEFLY_AWAY

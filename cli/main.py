@@ -1,0 +1,292 @@
+"""The `phi4` command: its words and options; what they do is imported when they are used."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import typer
+
+from phi4 import __version__
+
+if TYPE_CHECKING:
+    from cli.delivery import Asked, Wanted
+    from cli.remote import Remote
+    from phi4.params import JobType
+    from phi4.settings import Settings
+
+T = TypeVar("T")
+
+_OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+# Rich would draw boxes around the help, and take a quarter of a second to be loaded for it.
+app = typer.Typer(help="OCR, visual question answering and speech recognition.", rich_markup_mode=None, **_OPTIONS)
+jobs = typer.Typer(help="See and cancel jobs.", rich_markup_mode=None, **_OPTIONS)
+app.add_typer(jobs, name="jobs")
+
+
+def _http_url(value: str) -> str:
+    url = value or f"http://127.0.0.1:{os.environ.get('PORT') or 8000}"
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise typer.BadParameter(f"{url!r} is not an http or https URL (from --url, PHI4_URL or PORT).")
+    return url
+
+
+_Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="PHI4_URL",
+        callback=_http_url,
+        help="Where the service is.  [default: http://127.0.0.1:$PORT, port 8000]",
+        show_default=False,
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object for each job, on stdout.")]
+_Timeout = Annotated[
+    float | None, typer.Option(min=1, help="Seconds after which jobs that have not ended are cancelled.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("--out", file_okay=False, help="Write a file for each result into this folder.")
+]
+_Files = Annotated[list[Path], typer.Argument(metavar="FILE", show_default=False)]
+_Pages = Annotated[str | None, typer.Option(help='Pages of a document, such as "1-3,7".')]
+_JobId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
+_Format = Literal["markdown", "text", "srt", "vtt", "json"]
+_SUFFIXES = {"markdown": ".md", "text": ".txt", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"phi4 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter must not end a job that took an hour.
+            stream.reconfigure(errors="backslashreplace")
+
+
+@app.command()
+def ocr(
+    files: _Files,
+    format: Annotated[Literal["markdown", "text"], typer.Option(help="What each page is written as.")] = "markdown",
+    pages: _Pages = None,
+    out: _Out = None,
+    url: _Url = "",
+    as_json: _Json = False,
+    timeout: _Timeout = None,
+) -> None:
+    """Read the text of images and PDFs."""
+    from cli.delivery import Asked, Wanted
+
+    params = _params("ocr", format=format, pages=pages)
+    asked = [Asked(str(file), "ocr", (file,), params) for file in files]
+    _run(asked, Wanted(format, _SUFFIXES[format], as_json, out, timeout), url)
+
+
+@app.command()
+def ask(
+    files: _Files,
+    question: Annotated[str, typer.Option("--question", "-q", show_default=False)],
+    schema: Annotated[
+        Path | None, typer.Option(dir_okay=False, exists=True, help="A JSON Schema that the answer must fit.")
+    ] = None,
+    pages: _Pages = None,
+    url: _Url = "",
+    as_json: _Json = False,
+    timeout: _Timeout = None,
+) -> None:
+    """Ask one question about images and PDFs, all of them together."""
+    from cli.delivery import Asked, Wanted
+
+    params = _params("vqa", question=question, pages=pages, response_schema=_read_schema(schema))
+    name = ", ".join(str(file) for file in files)
+    _run([Asked(name, "vqa", tuple(files), params)], Wanted("text", as_json=as_json, timeout=timeout), url)
+
+
+@app.command()
+def transcribe(
+    files: _Files,
+    format: Annotated[Literal["text", "srt", "vtt", "json"], typer.Option(help="What to write.")] = "text",
+    task: Annotated[Literal["transcribe", "translate"], typer.Option()] = "transcribe",
+    language: Annotated[str | None, typer.Option(help="What is spoken, such as de; found out by default.")] = None,
+    to: Annotated[str | None, typer.Option(help="What --task translate writes, such as fr.  [default: en]")] = None,
+    out: _Out = None,
+    url: _Url = "",
+    as_json: _Json = False,
+    timeout: _Timeout = None,
+) -> None:
+    """Write down what is said in recordings."""
+    from cli.delivery import Asked, Wanted
+
+    params = _params("asr", task=task, language=language, target_language=to)
+    asked = [Asked(str(file), "asr", (file,), params) for file in files]
+    _run(asked, Wanted(format, _SUFFIXES[format], as_json, out, timeout), url)
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Annotated[str, typer.Option(help="Only jobs that stand so, such as failed.", show_default=False)] = "",
+    type: Annotated[str, typer.Option(help="Only ocr, vqa or asr.", show_default=False)] = "",
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    url: _Url = "",
+    as_json: _Json = False,
+) -> None:
+    """List the newest jobs."""
+    from cli import show
+
+    listed = _call(url, lambda remote: remote.newest(status=status, type=type, limit=limit))
+    if as_json:
+        for job in listed:
+            show.write_json(job)
+    else:
+        show.jobs(listed)
+
+
+@jobs.command("show")
+def show_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
+    """Show a job."""
+    from cli import show
+
+    job = _call(url, lambda remote: remote.show(job_id))
+    (show.write_json if as_json else show.job)(job)
+
+
+@jobs.command("result")
+def show_result(
+    job_id: _JobId, format: Annotated[_Format, typer.Option(help="What to write.")] = "json", url: _Url = ""
+) -> None:
+    """Write the result of a job."""
+    from cli import show
+
+    text = _call(url, lambda remote: remote.result(job_id, format))
+    show.write(text if text.endswith("\n") or not text else text + "\n")
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
+    """Cancel a job."""
+    from cli import show
+
+    job = _call(url, lambda remote: remote.cancel(job_id))
+    (show.write_json if as_json else show.job)(job)
+
+
+_Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Where to listen.  [default: $PORT, or 8000]")]
+_DataDir = Annotated[Path | None, typer.Option(help="Where to keep jobs.  [default: $PHI4_DATA_DIR, or .phi4]")]
+
+
+@app.command()
+def up(port: _Port = None, data_dir: _DataDir = None) -> None:
+    """Run the whole service on this machine until Ctrl-C."""
+    from cli import local
+
+    with _plain_errors():
+        code = local.up(_settings(port=port, data_dir=data_dir))
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
+    """Run the service, and show what it does with examples."""
+    from cli import local
+
+    with _plain_errors():
+        code = local.demo(_settings(port=port, data_dir=data_dir))
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what the service needs on this machine, and say what to do."""
+    from cli.doctor import examine
+
+    raise typer.Exit(0 if examine() else 1)
+
+
+def _params(job_type: JobType, **given: Any) -> Mapping[str, Any]:
+    """Take the params that were given, refusing here what the service would refuse for every file."""
+    from pydantic import ValidationError
+
+    from phi4.params import PARAMS
+
+    params = {name: value for name, value in given.items() if value is not None}
+    try:
+        PARAMS[job_type].model_validate(params)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise typer.BadParameter(f"{wrong['loc'][0]}: {wrong['msg'].removeprefix('Value error, ')}") from None
+    return params
+
+
+def _read_schema(path: Path | None) -> Any:
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not JSON: {error}.") from None
+
+
+def _run(asked: list[Asked], wanted: Wanted, url: str) -> None:
+    from cli.jobs import run
+
+    raise typer.Exit(run(asked, wanted, url=url))
+
+
+def _call(url: str, ask: Callable[[Remote], Awaitable[T]]) -> T:
+    from cli.remote import Remote
+
+    async def call() -> T:
+        async with Remote(url) as remote:
+            return await ask(remote)
+
+    with _plain_errors():
+        return asyncio.run(call())
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Say in one line what went wrong, and exit: 1, 2 for wrong settings, 130 after Ctrl-C."""
+    from cli import show
+    from cli.remote import Refused, RemoteError
+    from cli.supervisor import StartFailed
+    from phi4.errors import Phi4Error
+    from phi4.settings import SettingsError
+
+    try:
+        yield
+    except Refused as refusal:
+        show.say(f"phi4: {refusal.message} ({refusal.code})")
+    except RemoteError as error:
+        show.say(f"phi4: {error.message}")
+    except (Phi4Error, StartFailed) as error:
+        show.say(f"phi4: {error}")
+    except SettingsError as error:
+        show.say(f"phi4: {error}")
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    else:
+        return
+    raise typer.Exit(1)
+
+
+def _settings(**given: object) -> Settings:
+    from phi4.settings import load
+
+    return load(**{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,1 @@
+"""One file for each example input: its words, its looks, and the truth about it."""

@@ -1,0 +1,149 @@
+"""Makes jobs, takes them through the store's steps, and checks what must hold of the store after any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from phi4.job import Input, Job, NewJob, Unit, new_id
+from phi4.store import Reaped, Store
+from phi4.store.keys import PATTERNS, key
+from phi4.store.work import Outcome
+from tests.conftest import eventually
+
+VISION = "infer.vision.normal"
+WORKER = "w1"
+#: Long enough to run out in no test.
+LONG_MS = 60_000
+DONE = Outcome(out="answer", usage={"pages": 1}, engine="scripted", model="m")
+FAILED = Outcome(error={"code": "engine_failed", "message": "It failed."})
+DEATHS = 3
+
+
+def new_job(owner: str = "local", **fields: Any) -> NewJob:
+    """A job of type `ocr` with one stored input."""
+    return NewJob(
+        **{
+            "id": new_id("job"),
+            "owner": owner,
+            "type": "ocr",
+            "params": {"format": "markdown"},
+            "inputs": (Input(blob="b/input-0", filename="a.png", bytes=3),),
+            "priority": "normal",
+        }
+        | fields
+    )
+
+
+def submit(store: Store, owner: str = "local", **fields: Any) -> NewJob:
+    """Submit a job; nothing has looked at it yet."""
+    job = new_job(owner, **fields)
+    store.jobs.submit(job, most_waiting=10_000)
+    return job
+
+
+def claim(store: Store, queue: str = VISION, *, worker: str = WORKER, lease_ms: int = LONG_MS) -> Unit:
+    """Take the next unit of a queue that has one."""
+    unit = store.work.claim(queue, worker, lease_ms)
+    assert unit is not None, f"{queue} has nothing"
+    return unit
+
+
+def plan(store: Store, prepare: Unit, parts: int, *, first: int = 0, sealed: bool = True) -> tuple[int, Unit | None]:
+    """Add parts to a job."""
+    specs = [{"input": 0, "page": first + n + 1} for n in range(parts)]
+    return store.work.plan(prepare, specs, first=first, sealed=sealed, worker=WORKER, lease_ms=LONG_MS)
+
+
+def prepared(store: Store, parts: int = 1, owner: str = "local", **fields: Any) -> NewJob:
+    """Submit a job and add its parts; no other job may be waiting for its preparation."""
+    job = submit(store, owner, **fields)
+    plan(store, claim(store, "prepare"), parts)
+    return job
+
+
+def complete(store: Store, part: Unit, outcome: Outcome = DONE) -> Unit | None:
+    """Report a part; gives the job's finishing when it fell to this report."""
+    return store.work.complete(part, outcome, WORKER, LONG_MS)[1]
+
+
+def finished(store: Store, parts: int = 1, owner: str = "local", **fields: Any) -> NewJob:
+    """Take a job all the way to `completed`."""
+    job = prepared(store, parts, owner, **fields)
+    finish = None
+    for _ in range(parts):
+        finish = complete(store, claim(store))
+    assert finish is not None
+    store.work.end(finish, "completed", result=f"{job.id}/result.json")
+    return job
+
+
+def read(store: Store, job: NewJob) -> Job:
+    """Read a job that must be there."""
+    found = store.jobs.find(job.id)
+    assert found is not None
+    return found
+
+
+def reap(store: Store) -> Reaped:
+    """Do one round of reaping."""
+    return store.work.reap(max_deaths=DEATHS)
+
+
+def reap_until(store: Store, holds: Callable[[Reaped], Any]) -> Reaped:
+    """Reap until a round did what is waited for; gives that round."""
+
+    def one_round() -> Reaped | None:
+        reaped = reap(store)
+        return reaped if holds(reaped) else None
+
+    found: Reaped = eventually(one_round, what="the reaper's work")
+    return found
+
+
+def lose_lease(store: Store, unit: Unit) -> None:
+    """Let a lease end now, as if its worker had died that long ago."""
+    store.client.zadd(key("leases"), {unit.member: 1}, xx=True)
+    assert f"{unit.job.id}|{unit.name}" in [f"{job}|{name}" for job, name, _ in reap(store).put_back]
+
+
+def check_store(store: Store) -> None:
+    """Check what holds at every moment: counters equal what they count, each owner has one turn, all keys go in time."""
+    ready = _ready(store)
+    counted = {queue: sum(owners.values()) for queue, owners in ready.items()}
+    counted["held"] = sum(_check_job(store, job_id) for job_id in _job_ids(store))
+    backlog = {queue: int(n) for queue, n in store.client.hgetall(key("backlog")).items()}
+    assert backlog == dict.fromkeys(backlog, 0) | {q: n for q, n in counted.items() if n or q in backlog}
+    for queue in backlog.keys() - {"held"}:
+        ring = store.client.lrange(key("ring", queue), 0, -1)
+        assert sorted(ring) == sorted(ready.get(queue, {})), f"owners with work in {queue}, each once"
+    assert [name for name in store.client.keys("*") if store.client.pttl(name) < 0] == [], "every key has an end"
+
+
+def _ready(store: Store) -> dict[str, dict[str, int]]:
+    """Queue -> owner -> how much waits."""
+    found: dict[str, dict[str, int]] = {}
+    for name in store.client.keys(key("ready", "*", "*")):
+        queue, owner = name.removeprefix(PATTERNS["ready"].split("{}")[0]).split(":", 1)
+        found.setdefault(queue, {})[owner] = store.client.zcard(name)
+    return found
+
+
+def _job_ids(store: Store) -> list[str]:
+    prefix = PATTERNS["job"].removesuffix("{}")
+    return [name.removeprefix(prefix) for name in store.client.keys(prefix + "*")]
+
+
+def _check_job(store: Store, job_id: str) -> int:
+    """Check one job's counters; gives how many of its parts are held outside its window."""
+    record = store.client.hgetall(key("job", job_id))
+    if "queue" not in record:  # a tombstone counts nothing
+        return 0
+    number = {name: int(record[name]) for name in ("ready", "running", "done", "failed", "window", "added", "admitted")}
+    units = store.client.hgetall(key("units", job_id))
+    states = [units[f"{n}.state"] for n in range(number["added"])]
+    assert {s: states.count(s) for s in ("ready", "running", "done", "failed")} == {
+        s: number[s] for s in ("ready", "running", "done", "failed")
+    }
+    assert number["ready"] + number["running"] <= number["window"]
+    return number["added"] - number["admitted"]
