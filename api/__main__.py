@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from api.app import create_app
 from phi4.errors import Phi4Error
 from phi4.log import log, set_up
 from phi4.settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _log = logging.getLogger("api")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -45,6 +46,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
+        # Imported here, so that gunicorn's other process stays small: only this one serves.
+        from api.app import create_app
+
         try:
             return create_app(self._settings)
         except Phi4Error as error:

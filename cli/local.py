@@ -18,7 +18,7 @@ from cli.child import Child
 from cli.embedded import EmbeddedValkey, port_is_taken
 from cli.supervisor import Supervisor
 from phi4.errors import ServiceError
-from phi4.settings import Settings
+from phi4.settings import Settings, variable_of
 
 #: An engine on a GPU may have to load, and compile, for minutes.
 _ENGINE_READY_S = 1_800.0
@@ -55,7 +55,7 @@ def prepared(settings: Settings, *, report: Callable[[str], None], to_files: boo
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _redis(settings) as (redis_url, valkey):
         secret = settings.webhook_secret or _kept_secret(settings.data_dir / "webhook-secret")
-        env = {"REDIS_URL": redis_url, "PHI4_WEBHOOK_SECRET": secret} | _as_environment(settings)
+        env = _as_environment(settings) | {"REDIS_URL": redis_url, "PHI4_WEBHOOK_SECRET": secret}
         children = [*valkey, *_service(settings, env, to_files=to_files)]
         grace = settings.drain_seconds + 15
         yield Local(_url(settings), settings, Supervisor(children, grace=grace, on_event=report), secret)
@@ -86,7 +86,8 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
         yield Child(
             name,
             (sys.executable, "-m", *module),
-            env=env | {"PHI4_METRICS_PORT": str(port)},
+            # Fewer malloc arenas: with a thread for each request, glibc would keep tens of MB in them.
+            env=env | {"PHI4_METRICS_PORT": str(port), "MALLOC_ARENA_MAX": "2"},
             ready=(lambda: is_ready(_url(settings))) if name == "api" else None,
             ready_timeout=_ENGINE_READY_S,
             log=settings.data_dir / "logs" / f"{name}.log" if to_files else None,
@@ -96,23 +97,25 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
 def is_ready(url: str) -> bool:
     """Whether a job sent to this service now would be worked on."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+        # A proxy set for the outside world cannot reach this machine's own loopback.
+        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
     return False
 
 
 def _url(settings: Settings) -> str:
-    return f"http://{settings.host}:{settings.port}"
+    """Where this machine itself finds the service."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
-    """What the processes must agree on, also where it was not taken from the environment."""
-    return {
-        "PORT": str(settings.port),
-        "PHI4_HOST": settings.host,
-        "PHI4_DATA_DIR": str(settings.data_dir),
-        "PHI4_ALLOW_HOSTS": settings.allow_hosts,
-        "PHI4_LOG_FORMAT": settings.log_format if "log_format" in settings.model_fields_set else "text",
-    }
+    """What was chosen, wherever it was chosen, for the processes to agree on."""
+    chosen = {variable_of(name): _text(getattr(settings, name)) for name in settings.model_fields_set}
+    return {"PHI4_LOG_FORMAT": "text", "PHI4_DATA_DIR": str(settings.data_dir)} | chosen
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _kept_secret(path: Path) -> str:

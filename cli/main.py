@@ -204,11 +204,11 @@ def up(port: _Port = None, data_dir: _DataDir = None) -> None:
 
 @app.command()
 def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
-    """Run the service, and show what it does with examples."""
-    from cli import local
+    """Start a service, send it the examples, and stop it again."""
+    from cli.demo import demo as run_demo
 
     with _plain_errors():
-        code = local.demo(_settings(port=port, data_dir=data_dir))
+        code = run_demo(_settings(port=port, data_dir=data_dir))
     raise typer.Exit(code)
 
 
@@ -271,13 +271,13 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        show.say(f"phi4: {refusal.message} ({refusal.code})")
+        show.complain(f"{refusal.message} ({refusal.code})")
     except RemoteError as error:
-        show.say(f"phi4: {error.message}")
+        show.complain(error.message)
     except (Phi4Error, StartFailed) as error:
-        show.say(f"phi4: {error}")
+        show.complain(str(error))
     except SettingsError as error:
-        show.say(f"phi4: {error}")
+        show.complain(str(error))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

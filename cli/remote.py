@@ -43,6 +43,16 @@ class Unreachable(RemoteError):
         )
 
 
+class BrokenOff(RemoteError):
+    """The connection ended before the answer; a server that is sent too large a file may do that."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "connection_broken",
+            f"The service broke off the connection ({reason}); it does so with files above its PHI4_MAX_BODY_MB.",
+        )
+
+
 class Refused(RemoteError):
     """The service answered with an error; `retry_after` is in seconds."""
 
@@ -55,11 +65,14 @@ class Refused(RemoteError):
 class Remote:
     """A client of one service.
 
-    Every method raises `Unreachable` when nobody answers, and `Refused` when the answer is an error.
+    Every method raises `Unreachable` when nobody is there, `BrokenOff` when the answer does not come, and `Refused`
+    when it is an error.
     """
 
     def __init__(self, url: str) -> None:
         address = httpx.URL(url)
+        #: Whether there was any answer yet.
+        self.has_answered = False
         self._address = str(address.copy_with(userinfo=b""))
         self._client = httpx.AsyncClient(
             base_url=address,
@@ -76,15 +89,22 @@ class Remote:
         await self._client.aclose()
 
     async def submit(
-        self, job_type: str, files: Sequence[Path], params: Mapping[str, Any], *, idempotency_key: str
+        self,
+        job_type: str,
+        files: Sequence[Path],
+        params: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        webhook_url: str = "",
     ) -> Job:
         """Send files as one job. Raises `OSError` when one of them cannot be read."""
+        fields = {"type": job_type, "params": json.dumps(dict(params))}
         with contextlib.ExitStack() as opened:
             parts = [("file", (path.name, _content(path, opened))) for path in files]
             response = await self._request(
                 "POST",
                 "/v1/jobs",
-                data={"type": job_type, "params": json.dumps(dict(params))},
+                data=fields | ({"webhook_url": webhook_url} if webhook_url else {}),
                 files=parts,
                 headers={"Idempotency-Key": idempotency_key},
             )
@@ -112,8 +132,11 @@ class Remote:
     async def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             response = await self._client.request(method, path, **more)
-        except httpx.TransportError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(self._address, str(error) or type(error).__name__) from None
+        except httpx.TransportError as error:
+            raise BrokenOff(str(error) or type(error).__name__) from None
+        self.has_answered = True
         if not response.is_success:
             raise self._refusal(response)
         return response

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+_PROGRAM = "phi4"
 _BAR_WIDTH = 24
 #: Lines of the terminal that are not for bars: the prompt above, and the line that counts the rest.
 _OTHER_LINES = 2
@@ -180,9 +181,14 @@ def say(message: str) -> None:
     print(printable(message), file=sys.stderr, flush=True)
 
 
+def complain(message: str) -> None:
+    """Write one line to stderr that names this program, so that it is known among others' lines."""
+    say(f"{_PROGRAM}: {message}")
+
+
 def say_fault(name: str, fault: Fault) -> None:
     """Write what went wrong to stderr: whose fault, the sentence, the code."""
-    say(f"phi4: {name}: {fault.message} ({fault.code})")
+    complain(f"{name}: {fault.message} ({fault.code})")
 
 
 def write(text: str) -> None:

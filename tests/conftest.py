@@ -53,7 +53,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     embedded = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
     with embedded:
         process = subprocess.Popen(embedded.child().argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(embedded.child().ready, what="Valkey's first answer")
+        eventually(embedded.answers, what="Valkey's first answer")
         yield embedded.url
         process.terminate()
         process.wait(10)

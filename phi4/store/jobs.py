@@ -73,9 +73,7 @@ class Jobs:
 
     def unlock_idempotency(self, owner: str, idempotency_key: str, nonce: str) -> None:
         """Let go of a key whose request failed; a key that belongs to a job by now stays."""
-        name = key("idempotency", owner, _digest(idempotency_key))
-        if self._client.get(name) == f"pending {nonce}":
-            self._client.delete(name)
+        self._scripts.run("unlock", owner, _digest(idempotency_key), nonce)
 
     def get(self, job_id: str, owner: str) -> Job:
         """Read one job of `owner`. Raises `NotFound`, also for another owner's job."""

@@ -130,13 +130,7 @@ class Work:
 
     def hold_lock(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a lock that one process at a time may hold."""
-        lock = key("lock", name)
-        if self._client.set(lock, holder, nx=True, px=int(seconds * 1000)):
-            return True
-        if self._client.get(lock) != holder:
-            return False
-        self._client.pexpire(lock, int(seconds * 1000))
-        return True
+        return bool(self._scripts.run("hold_lock", name, holder, int(seconds * 1000)))
 
     def waiting(self) -> dict[str, int]:
         """Count the units that wait, by queue; `held` are parts outside their job's window."""

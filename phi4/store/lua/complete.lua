@@ -2,12 +2,13 @@
 -- lease in ms, engine, model. Returns {'ok', parts let in, finish token} | {'lost'}.
 local job, unit, token, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not owns(job, unit, token) then return {'lost'} end
+-- Usage may hold fractions (seconds of sound); a number Redis refuses must stop the script before it changed anything else.
+for name, amount in pairs(cjson.decode(ARGV[6])) do redis.call('HINCRBYFLOAT', k_job(job), 'usage.' .. name, amount) end
 unlease(job, unit, token)
 unit_set(job, unit, 'state', outcome)
 unit_set(job, unit, 'out', ARGV[5])
 unit_set(job, unit, 'error', ARGV[7])
 unit_set(job, unit, 'ms', now() - tonumber(unit_get(job, unit, 'start_ms')))
-for name, amount in pairs(cjson.decode(ARGV[6])) do job_add(job, 'usage.' .. name, amount) end
 if ARGV[10] ~= '' then redis.call('HSET', k_job(job), 'engine', ARGV[10], 'model', ARGV[11]) end
 count_out(job, unit, outcome)
 local stop = redis.call('HGET', k_job(job), 'stop')

@@ -2,12 +2,16 @@
 local job = ARGV[1]
 local owner = redis.call('HGET', k_job(job), 'owner')
 if not owner then return 0 end
-local queue, attempts = job_get(job, 'queue', 'attempts')
+local queue, attempts, idempotency = job_get(job, 'queue', 'attempts', 'idempotency')
 if queue then drop_waiting(job) drop('prepare', owner, job .. '|finish') end
 for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
   local hook = job .. '|job.' .. event .. '|' .. (attempts or '1')
   redis.call('DEL', k_hook(hook))
   redis.call('ZREM', k_hooks(), hook)
+end
+if idempotency and idempotency ~= '' then
+  local name = k_idempotency(owner, idempotency)
+  if string.find(redis.call('GET', name) or '', job .. ' ', 1, true) == 1 then redis.call('DEL', name) end
 end
 redis.call('DEL', k_job(job), k_units(job))
 redis.call('ZREM', k_index(owner), job)

@@ -11,10 +11,5 @@ if unit == 'prepare' then
   return {'ok', stop_job(job, ARGV[4], ARGV[5])}
 end
 if ARGV[6] ~= '' then redis.call('HSET', k_job(job), 'result', ARGV[6]) end
-local stop, stop_error = job_get(job, 'stop', 'stop_error')
-if stop and stop ~= '' then
-  finish_job(job, stop, stop_error)
-else
-  finish_job(job, ARGV[4], ARGV[5])
-end
+conclude(job, ARGV[4], ARGV[5])
 return {'ok', ''}

@@ -1,6 +1,7 @@
 -- ARGV: hook, 'delivered' | 'retry' | 'given_up', answer in words, wait before the next try in ms.
 local hook, outcome = ARGV[1], ARGV[2]
-if redis.call('EXISTS', k_hook(hook)) == 0 then return 0 end
+-- Not scheduled any more: deleted, or a try that took longer than its lease reports after the next one has arrived.
+if not redis.call('ZSCORE', k_hooks(), hook) or redis.call('EXISTS', k_hook(hook)) == 0 then return 0 end
 redis.call('HINCRBY', k_hook(hook), 'tries', 1)
 redis.call('HSET', k_hook(hook), 'outcome', outcome, 'answer', ARGV[3], 'tried_ms', now())
 if outcome == 'retry' then

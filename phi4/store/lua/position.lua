@@ -13,13 +13,13 @@ if unit_get(job, 'prepare', 'state') ~= 'ready' then
 end
 local mine = redis.call('ZRANK', k_ready(queue, owner), job .. '|' .. unit)
 if not mine then return -1 end
--- Owners take turns, so every other owner goes at most mine + 1 times before it.
-local ahead = mine
+-- Owners take turns: those before this one in the ring go once more than those after it.
+local ahead, turns = mine, mine + 1
 for _, other in ipairs(redis.call('LRANGE', k_ring(queue), 0, most)) do
   if other == owner then
-    -- Those after us in the ring come once less; the difference is at most one per owner.
+    turns = mine
   else
-    ahead = ahead + math.min(redis.call('ZCARD', k_ready(queue, other)), mine + 1)
+    ahead = ahead + math.min(redis.call('ZCARD', k_ready(queue, other)), turns)
   end
   if ahead >= most then return most end
 end

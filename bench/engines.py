@@ -1,0 +1,31 @@
+"""An engine that answers at once and says when it was asked, so that everything around an engine can be measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from worker.engines.base import Answer, Call, Modality, Task
+
+
+class Instant:
+    """Answers with the moment it was asked (Unix seconds)."""
+
+    name = "instant"
+    model = "instant"
+    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
+    slots = 8
+
+    def start(self, stage: Callable[[str], None]) -> None:
+        """Be ready at once."""
+        stage("probing")
+
+    def run(self, task: Task, call: Call) -> Answer:
+        """Answer with the time."""
+        return Answer(repr(time.time()))
+
+    def check(self) -> None:
+        """Never die."""
+
+    def stop(self) -> None:
+        """Hold nothing."""

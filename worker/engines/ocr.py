@@ -1,0 +1,143 @@
+"""RapidOCR as this service uses it: its options, and the reading of one page by several threads."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+from rapidocr import RapidOCR
+from rapidocr.utils.process_img import get_rotate_crop_image
+
+from phi4.errors import Cancelled
+from worker.engines.base import Line
+from worker.engines.layout import Box, Page, arrange
+
+Pixels = NDArray[np.uint8]  #: height × width × 3, blue-green-red
+Quad = NDArray[np.float32]  #: 4 × (x, y): left top, right top, right bottom, left bottom
+
+
+def _model(name: str) -> str:
+    package = importlib.util.find_spec("rapidocr")
+    folders = (package.submodule_search_locations if package else None) or []
+    return str(Path(next(iter(folders), "")) / "models" / name)
+
+
+#: Chosen with bench/ocr_options.py. A path to a model keeps RapidOCR from ever looking for one to download.
+OCR_OPTIONS: dict[str, Any] = {
+    "Global.log_level": "critical",
+    "Global.use_cls": False,  # It turns lines upside down that stood right, and images come upright.
+    "Det.model_path": _model("PP-OCRv6_det_small.onnx"),
+    "Det.limit_type": "max",
+    "Det.limit_side_len": 1280,
+    "Rec.model_path": _model("PP-OCRv6_rec_small.onnx"),
+    "Rec.rec_batch_num": 1,  # More lines at once are padded to the longest: slower, and twice the memory.
+    # One thread a session and lines spread over threads beat sessions with threads, which spin while they wait.
+    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+}
+#: How sure the recogniser must be of a line, 0 to 1.
+MIN_CONFIDENCE = 0.5
+#: How many times taller than wide a page may be before it is searched in pieces.
+MAX_ASPECT = 2.0
+#: Lines at least this many times as wide as high tell how the page is tilted.
+_TELLING_ASPECT = 3.0
+
+
+def new_ocr(**options: Any) -> RapidOCR:
+    """Make a RapidOCR with this service's options; `options` (with `__` for the dot) replace some of them."""
+    return RapidOCR(params=OCR_OPTIONS | {name.replace("__", "."): value for name, value in options.items()})
+
+
+def to_pixels(image: Image) -> Pixels:
+    """Give the pixels of an RGB image in the order OpenCV wants."""
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+
+class PageReader:
+    """Finds the lines of a page, then reads them on the threads of `pool`; `read` may be called by many threads."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._detector = new_ocr(Global__use_rec=False)
+        self._recogniser = new_ocr(Global__use_det=False, Global__use_preprocess_img=False)
+
+    def read(self, image: Image, cancelled: threading.Event) -> Page:
+        """Read one page. Raises `Cancelled` between two lines."""
+        pixels = to_pixels(image)
+        strips = [self._pool.submit(self._detect, pixels[top:bottom], top, cancelled) for top, bottom in cuts(pixels)]
+        quads = [quad for strip in strips for quad in strip.result()]
+        jobs = [self._pool.submit(self._recognise, pixels, quad, cancelled) for quad in quads]
+        read = [(quad, *job.result()) for quad, job in zip(quads, jobs, strict=True)]
+        sure = [(quad, text, score) for quad, text, score in read if text and score >= MIN_CONFIDENCE]
+        lines = [Line(text, _around(quad), round(score, 4)) for quad, text, score in sure]
+        return arrange(lines, levelled([quad for quad, _, _ in sure]))
+
+    def _detect(self, pixels: Pixels, top: int, cancelled: threading.Event) -> list[Quad]:
+        """Find the lines of a strip of the page that begins at `top`."""
+        if cancelled.is_set():
+            raise Cancelled
+        boxes = self._detector(pixels).boxes
+        return [] if boxes is None else [np.asarray(quad + (0, top), np.float32) for quad in boxes]
+
+    def _recognise(self, pixels: Pixels, quad: Quad, cancelled: threading.Event) -> tuple[str, float]:
+        """Read one line: its text and how sure that is."""
+        if cancelled.is_set():
+            raise Cancelled
+        crop = get_rotate_crop_image(pixels, quad.copy())
+        if 0 in crop.shape:
+            return "", 0.0
+        found = self._recogniser(crop)
+        return (str(found.txts[0]).strip(), float(found.scores[0])) if found.txts else ("", 0.0)
+
+
+def cuts(pixels: Pixels) -> list[tuple[int, int]]:
+    """Cut a very long page (a till receipt) into strips, each between two of its emptiest rows."""
+    height, width = pixels.shape[:2]
+    if height <= MAX_ASPECT * width:
+        return [(0, height)]
+    ink = pixels.min(axis=2).std(axis=1)
+    edges, step = [0], round(1.4 * width)
+    while height - edges[-1] > MAX_ASPECT * width:
+        reach = slice(edges[-1] + step * 3 // 4, edges[-1] + step)
+        edges.append(reach.start + int(np.argmin(ink[reach])))
+    return list(zip(edges, [*edges[1:], height], strict=True))
+
+
+def _around(quad: Quad) -> Box:
+    (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
+    return float(left), float(top), float(right), float(bottom)
+
+
+def levelled(quads: list[Quad]) -> list[Box]:
+    """Give boxes as they would be were the page photographed straight: one row's boxes at one height."""
+    if not quads:
+        return []
+    corners = np.stack(quads)
+    centres = corners.mean(axis=1)
+    heights = np.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
+    tilt = _tilt(corners)
+    pivot = (corners[..., 0].min() + corners[..., 0].max()) / 2
+    rows = centres[:, 1] - tilt(centres[:, 1]) * (centres[:, 0] - pivot)
+    lefts, rights = corners[..., 0].min(axis=1), corners[..., 0].max(axis=1)
+    sides = zip(lefts, rows - heights / 2, rights, rows + heights / 2, strict=True)
+    return [(float(a), float(b), float(c), float(d)) for a, b, c, d in sides]
+
+
+def _tilt(corners: NDArray[np.float32]) -> np.poly1d:
+    """Fit how much lines fall per pixel to the right, as it changes down the page (perspective)."""
+    across = corners[:, 1] + corners[:, 2] - corners[:, 0] - corners[:, 3]
+    heights = np.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
+    telling = across[:, 0] / 2 > _TELLING_ASPECT * heights
+    if not telling.any():
+        return np.poly1d([0.0])
+    slopes, weights = across[telling, 1] / across[telling, 0], across[telling, 0]
+    middles = corners[telling].mean(axis=1)[:, 1]
+    if len(slopes) < 4 or np.ptp(middles) < 4 * heights.max():
+        return np.poly1d([float(np.average(slopes, weights=weights))])
+    return np.poly1d(np.polyfit(middles, slopes, 1, w=weights))
