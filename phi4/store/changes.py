@@ -60,7 +60,8 @@ class Changes:
         while True:
             try:
                 self._listen()
-            except (redis.RedisError, OSError):
+            except (redis.RedisError, OSError, ValueError):
+                # ValueError: another thread closed the connection in the middle of a read.
                 time.sleep(0.5)
 
     def _listen(self) -> None:

@@ -27,13 +27,13 @@ class Client(redis.Redis):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except redis.exceptions.OutOfMemoryError:
             raise StorageFull("The job store is full; try again later.") from None
+        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError) as error:
+            raise StoreUnavailable(f"The job store does not answer: {type(error).__name__}.") from error
         except redis.ResponseError as error:
             # The server cannot write its disk, and takes no changes until it can.
             if str(error).startswith("MISCONF"):
                 raise StorageFull("The job store cannot write its disk; try again later.") from None
             raise
-        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError) as error:
-            raise StoreUnavailable(f"The job store does not answer: {type(error).__name__}.") from error
 
 
 def connect(url: str, *, timeout: float = 5.0) -> Client:

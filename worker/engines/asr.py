@@ -60,4 +60,4 @@ def probe_clip() -> NDArray[np.float32]:
         rate = file.getframerate()
         pcm = np.frombuffer(file.readframes(rate * _PROBE_SECONDS), "<i2")[:: file.getnchannels()]
     at = np.arange(RATE * _PROBE_SECONDS) * rate / RATE
-    return np.interp(at, np.arange(len(pcm)), pcm / 32768.0).astype(np.float32)
+    return np.asarray(np.interp(at, np.arange(len(pcm)), pcm / 32768.0), np.float32)

@@ -63,7 +63,12 @@ def _cpu(threads: int | None) -> Engine:
         raise EngineUnavailable(
             f'The cpu engine needs the package {error.name}: pip install "phi4-service[cpu]".'
         ) from error
-    return CpuEngine(threads=threads or min(len(os.sched_getaffinity(0)), MAX_DEFAULT_THREADS))
+    return CpuEngine(threads=threads or min(_cores(), MAX_DEFAULT_THREADS))
+
+
+def _cores() -> int:
+    # Only Linux can say which cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _own(name: str) -> Callable[[], Engine]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,9 @@ MAX_ASPECT = 2.0
 _TELLING_ASPECT = 3.0
 
 
-def new_ocr(**options: Any) -> RapidOCR:
-    """Make a RapidOCR with this service's options; `options` (with `__` for the dot) replace some of them."""
-    return RapidOCR(params=OCR_OPTIONS | {name.replace("__", "."): value for name, value in options.items()})
+def new_ocr(options: Mapping[str, Any] | None = None) -> Any:
+    """Make a RapidOCR with `OCR_OPTIONS`, some of them replaced by `options`; what it returns depends on them."""
+    return RapidOCR(params=OCR_OPTIONS | dict(options or {}))
 
 
 def to_pixels(image: Image) -> Pixels:
@@ -64,8 +65,8 @@ class PageReader:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._detector = new_ocr(Global__use_rec=False)
-        self._recogniser = new_ocr(Global__use_det=False, Global__use_preprocess_img=False)
+        self._detector = new_ocr({"Global.use_rec": False})
+        self._recogniser = new_ocr({"Global.use_det": False, "Global.use_preprocess_img": False})
 
     def read(self, image: Image, cancelled: threading.Event) -> Page:
         """Read one page. Raises `Cancelled` between two lines."""
@@ -83,7 +84,7 @@ class PageReader:
         if cancelled.is_set():
             raise Cancelled
         boxes = self._detector(pixels).boxes
-        return [] if boxes is None else [np.asarray(quad + (0, top), np.float32) for quad in boxes]
+        return [] if boxes is None else [np.asarray(quad + np.array([0, top]), np.float32) for quad in boxes]
 
     def _recognise(self, pixels: Pixels, quad: Quad, cancelled: threading.Event) -> tuple[str, float]:
         """Read one line: its text and how sure that is."""

@@ -1,0 +1,244 @@
+"""Random walks through the real store beside a simple model: whatever happens, each job ends once, and all of it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from phi4.errors import Cancelled, LeaseLost
+from phi4.job import NewJob, Unit
+from phi4.store import Store
+from phi4.store.keys import key
+from tests.making_jobs import (
+    DEATHS,
+    DONE,
+    FAILED,
+    LONG_MS,
+    VISION,
+    WORKER,
+    check_store,
+    claim,
+    complete,
+    new_job,
+    plan,
+    reap,
+)
+
+TERMINAL = {"completed", "failed", "cancelled", "expired"}
+
+
+@dataclass
+class Known:
+    """What the model knows of one job."""
+
+    job: NewJob
+    status: str = "queued"
+    result: str = ""
+    ends: int = 0
+    deleted: bool = False
+
+
+class Walk(RuleBasedStateMachine):
+    """Clients, workers and the reaper, each doing one step at a time in any order."""
+
+    store: Store  # set by the fixture below
+
+    jobs: Bundle[Known] = Bundle("jobs")
+    held: Bundle[Unit] = Bundle("held")  #: units some worker believes to hold; many are lost in truth
+
+    @initialize()
+    def empty(self) -> None:
+        """Begin with nothing."""
+        self.store.client.flushdb()
+        self.known: list[Known] = []
+        self.expiring: set[str] = set()
+
+    # -- clients
+
+    @rule(target=jobs, owner=st.sampled_from("abc"), window=st.integers(1, 3))
+    def submit(self, owner: str, window: int) -> Known:
+        """Submit a job."""
+        known = Known(new_job(owner, window=window))
+        self.store.jobs.submit(known.job, most_waiting=10_000)
+        self.known.append(known)
+        return known
+
+    @rule(known=jobs)
+    def submit_again(self, known: Known) -> None:
+        """Repeat a call whose answer got lost."""
+        if not known.deleted:
+            self.store.jobs.submit(known.job, most_waiting=10_000)
+
+    @rule(known=jobs)
+    def cancel(self, known: Known) -> None:
+        """Cancel a job, ended or not."""
+        self.store.jobs.cancel(known.job.id, Cancelled())
+
+    @rule(known=consumes(jobs))
+    def delete(self, known: Known) -> None:
+        """Delete a job, ended or not."""
+        assert self.store.jobs.delete(known.job.id)
+        known.deleted = True
+
+    # -- workers
+
+    @rule(target=held, queue=st.sampled_from(["prepare", VISION]))
+    def claim(self, queue: str) -> Any:
+        """Take the next unit of a queue."""
+        unit = self.store.work.claim(queue, WORKER, LONG_MS)
+        return multiple() if unit is None else unit
+
+    @rule(target=held, unit=held, parts=st.integers(0, 4), sealed=st.booleans())
+    def plan(self, unit: Unit, parts: int, sealed: bool) -> Any:
+        """Add parts from a preparation, which may have been lost."""
+        if unit.name != "prepare":
+            return multiple()
+        found = self.store.jobs.find(unit.job.id)
+        with self._reporting():
+            _, finish = plan(self.store, unit, parts, first=found.added if found else 0, sealed=sealed)
+            return multiple() if finish is None else finish
+        return multiple()
+
+    @rule(target=held, unit=held, well=st.booleans())
+    def end(self, unit: Unit, well: bool) -> Any:
+        """Report a unit as done or failed; it may have been lost, or reported before."""
+        with self._reporting():
+            if unit.name not in ("prepare", "finish"):
+                finish = complete(self.store, unit, DONE if well else FAILED)
+                return multiple() if finish is None else finish
+            if unit.name == "finish" and well:
+                self.store.work.end(unit, "completed", result=f"by {unit.token}")
+            else:
+                self.store.work.end(unit, "failed", error={"code": "x"})
+        return multiple()
+
+    @rule(unit=held, counts=st.booleans())
+    def put_back(self, unit: Unit, counts: bool) -> None:
+        """Return a unit to its queue."""
+        with self._reporting():
+            self.store.work.put_back(unit, counts=counts)
+
+    @rule(unit=held, alone=st.booleans())
+    def die(self, unit: Unit, alone: bool) -> None:
+        """Lose a worker, and let the reaper find out."""
+        with self._reporting():
+            if alone:
+                self.store.work.runs_alone(unit)
+        self.store.client.zadd(key("leases"), {unit.member: 1}, xx=True)
+        reap(self.store)
+
+    @rule(unit=held)
+    def obey(self, unit: Unit) -> None:
+        """Do what the heartbeat says."""
+        [beat] = self.store.work.heartbeat([unit.member], LONG_MS)
+        if beat == "stop":
+            self.store.work.put_back(unit, counts=False)
+
+    # -- the clock
+
+    @rule(known=jobs, what=st.sampled_from(["deadlines", "expiries"]))
+    def time_passes(self, known: Known, what: str) -> None:
+        """Reach a job's deadline or its expiry."""
+        self.store.client.zadd(key(what), {known.job.id: 1}, xx=what == "expiries")
+        if what == "expiries":
+            self.expiring.add(known.job.id)
+        reap(self.store)
+
+    # -- what must hold
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """A report may come too late; then it must have changed nothing."""
+        before = self._records()
+        try:
+            yield
+        except LeaseLost:
+            assert self._records() == before
+
+    def _records(self) -> list[dict[str, str]]:
+        names = [n for k in self.known for n in (key("job", k.job.id), key("units", k.job.id))]
+        return [self.store.client.hgetall(n) for n in names]
+
+    @invariant()
+    def counters_are_exact(self) -> None:
+        """Backlog, turns, windows and times to live, at every moment."""
+        check_store(self.store)
+
+    @invariant()
+    def the_end_is_the_end(self) -> None:
+        """A job that ended stays so, but for expiry; its result and error never change; deleted is gone."""
+        for known in self.known:
+            found = self.store.jobs.find(known.job.id)
+            assert (found is None) == known.deleted
+            if found is None:
+                continue
+            status = found.status.value
+            if known.status in TERMINAL:
+                assert status == known.status or (status == "expired" and known.job.id in self.expiring)
+                assert found.result == ("" if status == "expired" else known.result)
+            elif status in TERMINAL:
+                known.ends += 1
+                known.result = found.result
+                assert found.ended_ms
+            known.status = status
+        assert sum(self.store.jobs.ended().values()) == sum(k.ends for k in self.known), "each end is counted once"
+
+    def teardown(self) -> None:
+        """Drain: with workers that live and obey, everything ends and nothing is left."""
+        if not hasattr(self, "known"):
+            return
+        for _ in range(1_000):
+            if not self._drain_one():
+                break
+        self.the_end_is_the_end()
+        check_store(self.store)
+        assert {k.status for k in self.known if not k.deleted} <= TERMINAL
+        assert all(k.ends == 1 for k in self.known if not k.deleted)
+        assert self.store.work.waiting() == {}
+        assert self.store.client.zcard(key("leases")) == 0
+
+    def _drain_one(self) -> bool:
+        """Let every lease end, reap, and do one unit well; False when there was nothing to do."""
+        for member in self.store.client.zrange(key("leases"), 0, -1):
+            self.store.client.zadd(key("leases"), {member: 1})
+        reaped = reap(self.store)
+        for queue in ("prepare", VISION):
+            if self.store.work.waiting().get(queue):
+                self._do(claim(self.store, queue))
+                return True
+        return bool(reaped.put_back or reaped.expired or reaped.wake)
+
+    def _do(self, unit: Unit) -> None:
+        finish: Unit | None = unit
+        if unit.name == "prepare":
+            _, finish = plan(self.store, unit, 1)
+        elif unit.name != "finish":
+            finish = complete(self.store, unit)
+        if finish is not None:
+            self.store.work.end(finish, "completed", result="drained")
+
+
+@pytest.mark.timeout(120)
+def test_any_walk_keeps_the_store_consistent_and_ends(store: Store) -> None:
+    """Counters exact at every step, no change after the end, no report of a lost lease, no job left behind."""
+    Walk.store = store
+    assert DEATHS == 3  # so that a walk can reach a third death
+    run_machine(
+        Walk,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
