@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -12,8 +13,10 @@ from api.services import Services
 from api.views import page_of
 from phi4.errors import Cancelled, Expired, InvalidRequest, MalformedRequest
 from phi4.job import Job, Status
+from phi4.log import log
 from phi4.params import PARAMS
 
+_log = logging.getLogger(__name__)
 #: The longest a request may wait for a job.
 _MOST_WAIT_S = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
@@ -82,7 +85,9 @@ def blueprint(services: Services) -> Blueprint:
         services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
         if job.webhook_url:
             services.tickets.wake("webhooks")
-        return jsonify(services.views.one(services.store.jobs.get(job.id, OWNER)))
+        job = services.store.jobs.get(job.id, OWNER)
+        log(_log, f"job {job.status}", **job.log_context())
+        return jsonify(services.views.one(job))
 
     @routes.delete("/<job_id>")
     def delete(job_id: str) -> Response:
@@ -90,6 +95,7 @@ def blueprint(services: Services) -> Blueprint:
         job = services.store.jobs.get(job_id, OWNER)
         services.store.jobs.delete(job.id)
         services.blobs.delete_folder(job.id)
+        log(_log, "job deleted", **job.log_context())
         return jsonify({"id": job.id, "object": "job", "deleted": True})
 
     return routes

@@ -178,7 +178,7 @@ _JOB: Schema = {
             },
         },
         "attempts": {"type": "integer"},
-        "model": {"type": "string"},
+        "model": {"type": ["string", "null"], "description": "null until an engine has worked on it"},
         "engine": {"type": ["string", "null"]},
         "params": {"type": "object"},
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},

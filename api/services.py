@@ -38,6 +38,6 @@ class Services:
             blobs=blobs,
             tickets=tickets,
             submit=Submit(settings, store, blobs, tickets),
-            views=Views(store, blobs, settings.served_name),
+            views=Views(store, blobs),
             room_to_wait=threading.Semaphore(settings.max_waiting_requests),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from dataclasses import dataclass
 from api.body import Submission, Upload, media_type
 from phi4.blobs import Blobs
 from phi4.errors import InvalidRequest, NoWorkerForType
-from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id
+from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id, trace_id
+from phi4.log import log
 from phi4.params import MODALITY, JobType
 from phi4.queue import Tickets
 from phi4.settings import Settings
 from phi4.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Submit:
             self._blobs.delete_folder(job_id)
         else:
             self._tickets.wake("prepare")
+            log(_log, "job queued", job=job.id, type=job.type, owner=owner, trace=trace_id(traceparent))
         return Accepted(self._store.jobs.get(made.job_id, owner), made.replayed)
 
     def _store_input(self, job_id: str, job_type: JobType, number: int, upload: Upload) -> Input:

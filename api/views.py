@@ -19,10 +19,9 @@ _MOST_AHEAD = 1_000
 class Views:
     """Reads what a view needs beside the record: the queue, and the result."""
 
-    def __init__(self, store: Store, blobs: Blobs, served_name: str) -> None:
+    def __init__(self, store: Store, blobs: Blobs) -> None:
         self._store = store
         self._blobs = blobs
-        self._served_name = served_name
 
     def one(self, job: Job, *, partial: bool = False) -> dict[str, Any]:
         """Show a job with its place in the queue and its result; `partial` shows finished parts of one that runs."""
@@ -52,7 +51,7 @@ class Views:
                 "unit": UNIT[job.type],
             },
             "attempts": job.attempts,
-            "model": job.model or self._served_name,
+            "model": job.model or None,
             "engine": job.engine or None,
             "priority": job.priority,
             "params": dict(job.params),

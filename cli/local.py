@@ -20,6 +20,7 @@ from cli.supervisor import Supervisor
 from phi4.errors import ServiceError
 from phi4.settings import Settings, variable_of
 
+_API = "api"
 #: An engine on a GPU may have to load, and compile, for minutes.
 _ENGINE_READY_S = 1_800.0
 
@@ -63,7 +64,13 @@ def prepared(settings: Settings, *, report: Callable[[str], None], to_files: boo
 
 def up(settings: Settings) -> int:
     """Run the service until Ctrl-C; returns the exit code."""
-    with prepared(settings, report=_say, to_files=False) as local:
+
+    def report(message: str) -> None:
+        _say(message)
+        if message == f"{_API} is ready":
+            _say(f"phi4 is ready on {_url(settings)} (its API is described on {_url(settings)}/docs)")
+
+    with prepared(settings, report=report, to_files=False) as local:
         _say(f"phi4 starts on {local.url} (data in {settings.data_dir}); Ctrl-C drains, a second one stops at once")
         return local.supervisor.run(install_signals=True)
 
@@ -80,7 +87,7 @@ def _redis(settings: Settings) -> Iterator[tuple[str, list[Child]]]:
 
 def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iterator[Child]:
     """The engine first, since it loads longest; the API last, so that it is the first to stop."""
-    roles = (("infer", ("worker", "infer"), 1), ("side", ("worker", "side"), 2), ("api", ("api",), 0))
+    roles = (("infer", ("worker", "infer"), 1), ("side", ("worker", "side"), 2), (_API, ("api",), 0))
     for name, module, offset in roles:
         port = settings.metrics_port + offset if settings.metrics_port else 0
         yield Child(
@@ -88,7 +95,7 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
             (sys.executable, "-m", *module),
             # Fewer malloc arenas: with a thread for each request, glibc would keep tens of MB in them.
             env=env | {"PHI4_METRICS_PORT": str(port), "MALLOC_ARENA_MAX": "2"},
-            ready=(lambda: is_ready(_url(settings))) if name == "api" else None,
+            ready=(lambda: is_ready(_url(settings))) if name == _API else None,
             ready_timeout=_ENGINE_READY_S,
             log=settings.data_dir / "logs" / f"{name}.log" if to_files else None,
         )

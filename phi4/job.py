@@ -119,6 +119,12 @@ class NewJob:
         }
 
 
+def trace_id(traceparent: str) -> str:
+    """Take the trace id out of a W3C traceparent header, or ''."""
+    pieces = traceparent.split("-")
+    return pieces[1] if len(pieces) == 4 else ""
+
+
 def infer_queue(modality: str, priority: str) -> str:
     """Name the queue of one adapter and one priority."""
     return f"infer.{modality}.{priority}"
@@ -191,9 +197,8 @@ class Job:
 
     @property
     def trace_id(self) -> str:
-        """The W3C trace id the job came with, or ''."""
-        pieces = self.traceparent.split("-")
-        return pieces[1] if len(pieces) == 4 else ""
+        """The trace id the job came with, or ''."""
+        return trace_id(self.traceparent)
 
 
 _TEXTS = ("queue", "stop", "result", "webhook_url", "input_retention", "traceparent", "engine", "model")
@@ -222,6 +227,11 @@ class Unit:
     tries: int = 0
     suspect: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this is work for an engine."""
+        return self.name not in ("prepare", "finish")
 
     @property
     def member(self) -> str:

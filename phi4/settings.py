@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from phi4.job import QUEUES
+
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used."""
@@ -85,6 +87,18 @@ class Settings(BaseSettings):
             raise ValueError("must start with whsec_ (Standard Webhooks)")
         return value
 
+    @field_validator("queues")
+    @classmethod
+    def _known_queues(cls, value: str) -> str:
+        if unknown := [q for q in _listed(value) if q not in QUEUES]:
+            raise ValueError(f"{unknown[0]} is no queue; there are {', '.join(QUEUES)}")
+        return value
+
+    @property
+    def listed_queues(self) -> tuple[str, ...]:
+        """The queues named in `queues`, in that order."""
+        return _listed(self.queues)
+
     @property
     def blobs_url(self) -> str:
         """The fsspec URL of the blob store."""
@@ -93,7 +107,11 @@ class Settings(BaseSettings):
     @property
     def allowed_hosts(self) -> frozenset[str]:
         """Hosts that inputs and webhooks may reach although they are not public."""
-        return frozenset(h.strip().lower() for h in self.allow_hosts.split(",") if h.strip())
+        return frozenset(_listed(self.allow_hosts.lower()))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def variable_of(field: str) -> str:

@@ -60,12 +60,13 @@ def snapshot(store: Store, job: NewJob) -> tuple[Job, list[Part]]:
 
 
 def test_a_claim_hands_over_the_job_and_the_part(store: Store) -> None:
-    """The worker needs no second look."""
+    """The worker needs no second look, and who starts a job's first part can tell by the status before."""
     job = prepared(store, 2, metadata={"a": "b"}, traceparent="00-aa-bb-01")
     part = claim(store)
     assert (part.job.id, part.name, part.tries, part.suspect) == (job.id, "0", 0, False)
     assert part.spec == {"input": 0, "page": 1}
-    assert (part.job.metadata, part.job.trace_id, part.job.status) == ({"a": "b"}, "aa", "in_progress")
+    assert (part.job.metadata, part.job.trace_id, part.job.status) == ({"a": "b"}, "aa", "queued")
+    assert (read(store, job).status, claim(store).job.status) == ("in_progress", "in_progress")
 
 
 def test_owners_take_turns(store: Store) -> None:

@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from phi4.blobs import Blobs
 from phi4.errors import Phi4Error
@@ -71,10 +73,11 @@ class Worker:
     @property
     def queues(self) -> tuple[str, ...]:
         """The queues this worker takes from, most urgent first."""
-        if self.settings.queues:
-            return tuple(q.strip() for q in self.settings.queues.split(",") if q.strip())
+        listed = self.settings.listed_queues
         if self.role == "side":
-            return SIDE_QUEUES
+            return tuple(q for q in SIDE_QUEUES if q in listed) or SIDE_QUEUES
+        if listed:
+            return listed
         can = self.engine.modalities if self.engine else frozenset()
         wanted = can if self.settings.serve == "all" else can & {self.settings.serve}
         return tuple(q for q in INFER_QUEUES if q.split(".")[1] in wanted)
@@ -106,16 +109,14 @@ class Worker:
     def runner(self) -> Runner:
         """Build what runs units."""
         settings = self.settings
-        prepare = Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name)
-        infer = Infer(self.blobs, self.engine, part_tries=settings.part_tries) if self.engine else None
         return Runner(
             name=self.name,
             store=self.store,
             tickets=self.tickets,
             in_flight=self.in_flight,
             finish=Finish(self.store, self.blobs),
-            prepare=prepare if self.role == "side" else None,
-            infer=infer,
+            prepare=Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name),
+            infer=Infer(self.blobs, self.engine, part_tries=settings.part_tries) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,
             gate=Gate(),
@@ -157,7 +158,11 @@ class Worker:
                 if self.webhooks is not None:
                     self.webhooks.wake()
                 return
-            runner.work(queue)
+            try:
+                runner.work(queue)
+            except Phi4Error as error:
+                # The store is away or full: the work is still there, and the reaper sends new tickets for it.
+                log(_log, "no work taken", level=logging.WARNING, code=error.code, error=error.message)
 
     def _side_services(self) -> list[Reaper | Webhooks]:
         settings = self.settings
@@ -210,6 +215,10 @@ class Worker:
         if self.engine is not None:
             self.engine.stop()
         log(_log, "worker ended", worker=self.name, exit_code=self.exit_code)
+
+
+# Celery warns root because of pickle, which this service does not accept.
+warnings.simplefilter("ignore", SecurityWarning)
 
 
 def run(settings: Settings, role: Role, *, exit: Callable[[int], Any] = sys.exit) -> None:

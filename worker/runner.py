@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from phi4.errors import Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
-from phi4.job import Unit
+from phi4.job import Status, Unit
 from phi4.log import log
 from phi4.queue import Tickets
 from phi4.store import Store
@@ -35,7 +35,7 @@ class Runner:
     tickets: Tickets
     in_flight: InFlight
     finish: Finish
-    prepare: Prepare | None
+    prepare: Prepare
     infer: Infer | None
     on_engine_dead: Callable[[], None]
     lease_ms: int
@@ -46,19 +46,18 @@ class Runner:
         unit = self.store.work.claim(queue, self.name, self.lease_ms)
         if unit is None:
             return False
-        with self.in_flight.holding(unit) as held, metrics.IN_FLIGHT.track_inprogress():
-            if not unit.suspect:
-                with self.gate.beside_others():
-                    self._run(held)
-            else:
-                with self.gate.alone():
-                    self.store.work.runs_alone(unit)
-                    self._run(held)
+        if unit.is_part and unit.job.status == Status.QUEUED:
+            log(_log, "job in_progress", **unit.job.log_context())
+        place = self.gate.alone() if unit.suspect else self.gate.beside_others()
+        with self.in_flight.holding(unit) as held, metrics.IN_FLIGHT.track_inprogress(), place:
+            self._run(held)
         return True
 
     def _run(self, held: Held) -> None:
         unit, began = held.unit, time.monotonic()
         try:
+            if unit.suspect:
+                self.store.work.runs_alone(unit)
             outcome = self._run_kind(held)
         except Cancelled:
             outcome = "stopped"
@@ -69,7 +68,10 @@ class Runner:
             outcome = "engine_dead"
             self._put_back(unit, counts=False)
             self.on_engine_dead()
-        kind = unit.name if unit.name in ("prepare", "finish") else "part"
+        except Phi4Error as error:
+            # Its lease runs out, and the reaper gives it to somebody else.
+            outcome = error.code
+        kind = "part" if unit.is_part else unit.name
         seconds = time.monotonic() - began
         metrics.PARTS.labels(unit.job.type, kind, outcome).inc()
         metrics.PART_SECONDS.labels(unit.job.type, kind).observe(seconds)
@@ -84,8 +86,6 @@ class Runner:
         return self._part(held)
 
     def _prepare(self, held: Held) -> str:
-        if self.prepare is None:
-            raise Cancelled("This worker prepares nothing.")
         unit = held.unit
         try:
             finish = self.prepare.run(held)
@@ -97,6 +97,7 @@ class Runner:
                 return "retried"
             self.prepare.fail(unit, error)
             self._wake_webhooks(unit)
+            log(_log, "job failed", code=error.code, **unit.job.log_context())
             return "failed"
         if finish is not None:
             self._hand_on(finish)
@@ -142,6 +143,9 @@ class Runner:
             self.tickets.wake(self._persist(lambda: self.store.work.put_back(unit, counts=counts)))
         except LeaseLost:
             return
+        if (job := self.store.jobs.find(unit.job.id)) and job.status.is_terminal:
+            self._wake_webhooks(unit)
+            log(_log, f"job {job.status}", **job.log_context())
 
     def _wake_webhooks(self, unit: Unit) -> None:
         if unit.job.webhook_url:

@@ -17,7 +17,7 @@ JOIN_GAP = 0.8  #: Pieces of a row closer than this are one piece.
 PARAGRAPH_GAP = 0.75  #: More white than this between two lines parts them.
 TABLE_GAP = 2.5  #: More white than this ends a table.
 HEADING, TITLE = 1.3, 1.75  #: heights of body lines
-SAME_SIZE = 1.45  #: Letters that differ more stand in one row only when their feet do.
+SAME_SIZE = 1.6  #: Letters that differ more do not stand in one row.
 #: What makes columns of prose, and not of a table: lines of at least this many, words and letters a side.
 COLUMN_LINES, COLUMN_WORDS, COLUMN_LETTERS = 3, 3.0, 14.0
 
@@ -116,7 +116,7 @@ def _side_by_side(a: Cell, b: Cell) -> bool:
     low = min(a.height, b.height)
     if a.overlaps(b) or min(a.bottom, b.bottom) - max(a.top, b.top) < low / 2:
         return False
-    return max(a.height, b.height) < SAME_SIZE * low or abs(a.bottom - b.bottom) < low / 4
+    return max(a.height, b.height) < SAME_SIZE * low
 
 
 def _joined(row: list[Cell]) -> Row:

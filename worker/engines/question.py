@@ -11,7 +11,7 @@ from rapidfuzz.distance import OSA
 Kind = Literal["any", "name", "date", "figure", "phone", "email"]
 Words = tuple[str, ...]
 
-#: What people and papers call the same thing; the first pattern that matches wins.
+#: What people and papers call the same thing; applied one after the other.
 _SAME = [
     (r"\be mails?( address(es)?)?\b|\bemail address\b", " email "),
     (r"\b(tele)?phone( number)?\b|\btel( number)?\b", " phone "),
@@ -30,25 +30,20 @@ _SAME = [
     (r"\b(nr|num|numbers?|#)(?=\s|$)|\bno(?=\s*$|\s+\d)", " number "),
     (r"\bqty\b|\bhow many\b", " quantity "),
 ]  # fmt: skip
-_STOP = frozenset(
-    """
+_SAYS_LITTLE = """
     a an the of on in at for to from by with and or is are was were be been it its this that these those there here what
     whats which who whose whom when where how much do does did can could would will you i we us me my our your please
     tell show give find get know want have has stated shown listed mentioned given exact value
     eur gbp usd chf sek nok dkk pln cad aud nzd jpy cny inr
-    """.split()
-)
+"""
 #: The paper itself is no part of a key: "the total on this invoice".
-_PAPERS = frozenset(
-    """
+_PAPER = """
     document page image picture photo scan paper sheet sign board poster label letter receipt form text invoice bill
     ticket order
-    """.split()
-)
+"""
+_READING = "say says said read reads written printed write transcribe extract ocr words everything all out"
+_STOP, _PAPERS, _SAYS = (frozenset(words.split()) for words in (_SAYS_LITTLE, _PAPER, _READING))
 _PAPER_PHRASE = rf"\b(on|in|of|from|for|at) (the|this|that|my|your|our) ({'|'.join(sorted(_PAPERS))})\b"
-_SAYS = frozenset(
-    "say says said read reads written printed write transcribe extract ocr words everything all out".split()
-)
 _TELLING_DATE = {"date", "duedate", "birthdate", "when"}
 
 

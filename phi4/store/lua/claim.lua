@@ -1,5 +1,6 @@
 -- ARGV: queue, worker, lease in ms, newest record version this worker understands.
--- Takes the next unit of the queue. Returns {job, unit, token, tries, suspect, spec, record…} or nil.
+-- Takes the next unit of the queue. Returns {job, unit, token, tries, suspect, spec, record…} or nil; the record is as it was
+-- before, so that the worker which starts the job's first part can tell.
 local queue, worker, lease_ms, version = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local member = pop(queue)
 while member do
@@ -12,6 +13,7 @@ while member do
   local wanted = status and not TERMINAL[status] and unit_get(job, unit, 'state') == 'ready'
   if wanted and stop and stop ~= '' and unit ~= 'finish' then wanted = false end
   if wanted then
+    local record = redis.call('HGETALL', k_job(job))
     local token = start(job, unit, worker, lease_ms)
     if is_part(unit) then
       job_add(job, 'ready', -1)
@@ -25,7 +27,7 @@ while member do
       redis.call('HSETNX', k_job(job), 'preparing_ms', now())
     end
     return {job, unit, token, unit_get(job, unit, 'tries') or '0', unit_get(job, unit, 'suspect') or '0',
-      unit_get(job, unit, 'spec') or '', redis.call('HGETALL', k_job(job))}
+      unit_get(job, unit, 'spec') or '', record}
   end
   member = pop(queue)
 end

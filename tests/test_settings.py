@@ -1,0 +1,126 @@
+"""Settings come from the environment once; a bad value stops the process and names the variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from phi4.settings import Settings, SettingsError, load, variable_of
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own settings are not looked at."""
+    for name in [n for n in os.environ if n.upper().startswith("PHI4_") or n.upper() in ("PORT", "REDIS_URL")]:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_hold_without_any_variable() -> None:
+    """The service starts with nothing set, on loopback."""
+    settings = load()
+    assert (settings.host, settings.port, settings.metrics_host) == ("127.0.0.1", 8000, "127.0.0.1")
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert not settings.allow_anonymous
+    assert settings.allowed_hosts == frozenset()
+    assert settings.heartbeat_seconds < settings.lease_seconds
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "web"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", ""),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost"),
+        ("REDIS_URL", ""),
+        ("PHI4_ALLOW_ANONYMOUS", "perhaps"),
+        ("PHI4_SERVE", "everything"),
+        ("PHI4_MAX_IN_FLIGHT", "0"),
+        ("PHI4_MAX_IN_FLIGHT", "1.5"),
+        ("PHI4_CPU_THREADS", "-1"),
+        ("PHI4_JOB_WINDOW", "0"),
+        ("PHI4_LEASE_SECONDS", "0.1"),
+        ("PHI4_LEASE_SECONDS", "nan"),
+        ("PHI4_HEARTBEAT_SECONDS", "0"),
+        ("PHI4_REAP_SECONDS", "soon"),
+        ("PHI4_PART_TRIES", "0"),
+        ("PHI4_MAX_DEATHS", "0"),
+        ("PHI4_DRAIN_SECONDS", "-1"),
+        ("PHI4_MAX_BODY_MB", "200MB"),
+        ("PHI4_MAX_PIXELS", "0"),
+        ("PHI4_MAX_PAGES", "x"),
+        ("PHI4_MAX_AUDIO_SECONDS", "0"),
+        ("PHI4_MAX_QUEUED_PARTS", "0"),
+        ("PHI4_MIN_FREE_DISK_MB", "-1"),
+        ("PHI4_FETCH_SECONDS", "0"),
+        ("PHI4_WEBHOOK_SECRET", "secret"),
+        ("PHI4_WEBHOOK_SECONDS", "0"),
+        ("PHI4_METRICS_PORT", "70000"),
+        ("PHI4_LOG_FORMAT", "xml"),
+        ("PHI4_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """The message starts with the variable's name, as it is set in the environment."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert str(refused.value).startswith(f"{variable}=")
+
+
+def test_a_bad_override_names_the_variable_too() -> None:
+    """What a command sets by option is checked like the rest."""
+    with pytest.raises(SettingsError, match="^PHI4_JOB_WINDOW=0: "):
+        load(job_window=0)
+    with pytest.raises(SettingsError, match="^PORT='x': "):
+        load(port="x")
+
+
+def test_an_override_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line is nearer than the environment."""
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("PHI4_JOB_WINDOW", "5")
+    assert (load().port, load().job_window) == (9000, 5)
+    assert (load(port=9001).port, load(job_window=6).job_window) == (9001, 6)
+
+
+def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`variable_of` and the reading of the environment agree, field by field."""
+    other = {"str": "x", "int": "77", "float": "77.5", "bool": "true", "Path": "/x"}
+    special = {
+        "redis_url": "rediss://x",
+        "serve": "vision",
+        "webhook_secret": "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
+        "log_format": "text",
+        "log_level": "ERROR",
+    }
+    for name, field in Settings.model_fields.items():
+        before = getattr(load(), name)
+        value = special.get(name) or other[getattr(field.annotation, "__name__", "str")]
+        with monkeypatch.context() as one:
+            one.setenv(variable_of(name), value)
+            assert getattr(load(), name) != before, name
+
+
+def test_hosts_are_read_from_a_list() -> None:
+    """Spaces, capitals and empty places do not matter."""
+    assert load(allow_hosts=" A.example, 127.0.0.1,,::1 ").allowed_hosts == {"a.example", "127.0.0.1", "::1"}
+
+
+def test_blobs_lie_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> None:
+    """The folder becomes absolute, so that every process means the same one."""
+    assert load(data_dir=tmp_path).blobs_url == f"file://{tmp_path}/blobs"
+    assert load(data_dir="here").data_dir == Path.cwd() / "here"
+    assert load(data_dir="~/x").data_dir == Path.home() / "x"
+    assert load(blobs="s3://bucket/x").blobs_url == "s3://bucket/x"
+
+
+def test_settings_cannot_be_changed() -> None:
+    """They are read once and passed on."""
+    with pytest.raises(ValidationError, match="frozen"):
+        load().port = 1  # type: ignore[misc]
