@@ -35,20 +35,22 @@ def _answer(result: Result) -> str:
 
 
 def _markdown(result: Result) -> str:
-    pages = [p["markdown"] or p["text"] for p in result["pages"] if not p.get("error")]
-    return _ended("\n\n".join(pages))
+    pages = [p["markdown"] or p["text"] for p in result["pages"]]
+    return _ended("\n\n".join(filter(None, pages)))
 
 
 def _srt(result: Result) -> str:
     blocks = [
-        f"{n}\n{_clock(s['start'], ',')} --> {_clock(s['end'], ',')}\n{s['text']}\n"
+        f"{n}\n{_clock(s['start'], ',')} --> {_clock(s['end'], ',')}\n{_cue(s['text'])}\n"
         for n, s in enumerate(_timed(result), start=1)
     ]
     return "\n".join(blocks)
 
 
 def _vtt(result: Result) -> str:
-    blocks = [f"{_clock(s['start'], '.')} --> {_clock(s['end'], '.')}\n{_escaped(s['text'])}\n" for s in _timed(result)]
+    blocks = [
+        f"{_clock(s['start'], '.')} --> {_clock(s['end'], '.')}\n{_escaped(_cue(s['text']))}\n" for s in _timed(result)
+    ]
     return "\n".join(["WEBVTT\n", *blocks])
 
 
@@ -63,6 +65,11 @@ def _clock(seconds: float, point: str) -> str:
     hours, rest = divmod(milliseconds, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
     return f"{hours:02}:{minutes:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+
+
+def _cue(text: str) -> str:
+    """Leave out empty lines: in subtitles they end the cue."""
+    return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def _escaped(text: str) -> str:

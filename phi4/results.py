@@ -33,13 +33,13 @@ Pairs = Sequence[tuple[Part, Mapping[str, Any]]]
 
 def ocr_result(pairs: Pairs, page_format: str) -> dict[str, Any]:
     """Mistral's shape: `pages[{index, markdown, dimensions, error?}]`, and the whole text."""
-    pages = [_page(index, part, answer, page_format) for index, (part, answer) in enumerate(pairs)]
+    pages = [_page(part, answer, page_format) for part, answer in pairs]
     return {"pages": pages, "text": "\n\n".join(p["text"] for p in pages if p.get("text"))}
 
 
-def _page(index: int, part: Part, answer: Mapping[str, Any], page_format: str) -> dict[str, Any]:
+def _page(part: Part, answer: Mapping[str, Any], page_format: str) -> dict[str, Any]:
     spec = part.spec
-    page: dict[str, Any] = {"index": index, "input": spec.get("input", 0), "page": spec.get("page", 1)}
+    page: dict[str, Any] = {"index": part.number, "input": spec.get("input", 0), "page": spec.get("page", 1)}
     if "width" in spec:
         page["dimensions"] = {"width": spec["width"], "height": spec["height"], "dpi": spec.get("dpi")}
     if part.state != "done":
@@ -53,8 +53,10 @@ def _page(index: int, part: Part, answer: Mapping[str, Any], page_format: str) -
 
 
 def vqa_result(pairs: Pairs) -> dict[str, Any]:
-    """`{answer, data?, finish_reason}`; `data` only when a schema was given."""
-    answer = pairs[0][1]
+    """`{answer, data?, finish_reason}`; `data` only when a schema was given. Empty while there is no answer."""
+    answer = next((answer for part, answer in pairs if part.state == "done"), None)
+    if answer is None:
+        return {}
     result = {"answer": answer["text"], "finish_reason": answer["finish_reason"]}
     return result | ({"data": answer["data"]} if answer.get("data") is not None else {})
 
@@ -68,7 +70,7 @@ def asr_result(pairs: Pairs, job: Job) -> dict[str, Any]:
     languages = [str(answer["language"]) for _, answer in pairs if answer.get("language")]
     result: dict[str, Any] = {
         "task": task,
-        "text": " ".join(s["text"] for s in spans if s["text"]),
+        "text": " ".join(s["text"] for s in spans),
         "language": languages[0] if languages else job.params.get("language"),
         "duration": round(sum(i.seconds or 0.0 for i in job.inputs), 3),
         "segments": segments,
@@ -78,14 +80,13 @@ def asr_result(pairs: Pairs, job: Job) -> dict[str, Any]:
 
 
 def _spans(part: Part, answer: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Segments as the engine timed them, else the whole clip as one."""
+    """Segments as the engine timed them, within their clip; else the whole clip as one. Silence is none."""
     offset, end = float(part.spec["start"]), float(part.spec["end"])
-    spans = answer.get("spans") or (
-        [{"start": 0.0, "end": end - offset, "text": answer["text"]}] if answer["text"] else []
-    )
-    for span in spans:
-        start, stop = offset + float(span["start"]), min(offset + float(span["end"]), end)
-        yield {"start": round(start, 3), "end": round(max(start, stop), 3), "text": str(span["text"]).strip()}
+    for span in answer.get("spans") or [{"start": 0.0, "end": end - offset, "text": answer["text"]}]:
+        start = min(offset + float(span["start"]), end)
+        stop = max(start, min(offset + float(span["end"]), end))
+        if text := str(span["text"]).strip():
+            yield {"start": round(start, 3), "end": round(stop, 3), "text": text}
 
 
 def _clip_error(part: Part) -> dict[str, Any]:

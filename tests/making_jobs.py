@@ -108,7 +108,7 @@ def lose_lease(store: Store, unit: Unit) -> None:
 
 
 def check_store(store: Store) -> None:
-    """Check what holds at every moment: counters equal what they count, each owner has one turn, all keys go in time."""
+    """Check what holds at every moment: counters are exact, each owner has one turn, all keys have an end."""
     ready = _ready(store)
     counted = {queue: sum(owners.values()) for queue, owners in ready.items()}
     counted["held"] = sum(_check_job(store, job_id) for job_id in _job_ids(store))

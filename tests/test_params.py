@@ -90,8 +90,7 @@ def test_params_out_of_bounds_are_refused_by_name(job_type: JobType, params: dic
 
 @pytest.mark.parametrize(
     "pages",
-    ["", " ", "0", "0-3", "3-1", "1-", "-1", "1,,2", "1,", ",1", "a", "1.5", "1-2-3", "1;2", "1 2", "-", "1000000"]
-    + ["1," * 600 + "1"],
+    "|x|0|0-3|3-1|1-|-1|1,,2|1,|,1|1.5|1-2-3|1;2|1 2|-|1000000".split("|") + ["1," * 600 + "1", " "],
 )
 def test_pages_that_make_no_sense_are_refused(pages: str) -> None:
     """Before any document is opened."""
@@ -119,7 +118,8 @@ def test_pages_are_chosen_once_each_in_the_order_asked(pages: str | None, total:
 
 
 @pytest.mark.parametrize(
-    ("pages", "total", "says"), [("2", 1, "1 page."), ("1-9", 8, "8 pages."), ("1", 0, "0 pages."), ("1-999999", 3, "3")]
+    ("pages", "total", "says"),
+    [("2", 1, "1 page."), ("1-9", 8, "8 pages."), ("1", 0, "0 pages."), ("1-999999", 3, "3")],
 )
 def test_a_page_the_document_does_not_have_is_out_of_range(pages: str, total: int, says: str) -> None:
     """The message tells what was asked and how many pages there are."""

@@ -75,9 +75,9 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variabl
 
 def test_a_bad_override_names_the_variable_too() -> None:
     """What a command sets by option is checked like the rest."""
-    with pytest.raises(SettingsError, match="^PHI4_JOB_WINDOW=0: "):
+    with pytest.raises(SettingsError, match=r"^PHI4_JOB_WINDOW=0: "):
         load(job_window=0)
-    with pytest.raises(SettingsError, match="^PORT='x': "):
+    with pytest.raises(SettingsError, match=r"^PORT='x': "):
         load(port="x")
 
 

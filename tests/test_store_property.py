@@ -1,4 +1,4 @@
-"""Random walks through the real store beside a simple model: whatever happens, each job ends once, and all of it ends."""
+"""Random walks through the real store beside a simple model: whatever happens, each job ends, and ends once."""
 
 from __future__ import annotations
 

@@ -98,3 +98,6 @@ class InFlight:
                 self.beat()
             except Phi4Error as error:
                 log(_log, "heartbeat failed", level=logging.WARNING, error=error.message)
+            except Exception:
+                # Without this thread every unit of this worker would lose its lease.
+                _log.exception("heartbeat failed")

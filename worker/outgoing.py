@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import requests
 from AntiSSRF import AntiSSRFError, AntiSSRFPolicy, PolicyConfigOptions
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from phi4.errors import FetchFailed, TooLarge, UrlForbidden
 
@@ -25,19 +30,24 @@ class Outgoing:
 
     @contextmanager
     def request(self, method: str, url: str, *, seconds: float, **options: Any) -> Iterator[requests.Response]:
-        """Send one request and give its response, unread. Raises `UrlForbidden`; `FetchFailed` when nobody answers."""
+        """Send one request and give its response, unread; the connection is cut after `seconds` in all.
+
+        Raises `UrlForbidden`; `FetchFailed` when nobody answers in time.
+        """
         host = self._check(url)
-        with self._session(host) as session:
+        with self._session(host) as session, _Cutter(seconds) as cutter:
+            cutter.guard(session)
             try:
                 response = session.request(
-                    method, url, timeout=(_CONNECT_S, seconds), allow_redirects=False, stream=True, **options
+                    method, url, timeout=min(_CONNECT_S, seconds), allow_redirects=False, stream=True, **options
                 )
             except AntiSSRFError:
                 raise UrlForbidden(
                     f"{host} is not a public address; list it in PHI4_ALLOW_HOSTS to allow it."
                 ) from None
             except (requests.RequestException, OSError, ValueError) as error:
-                raise FetchFailed(f"{host} could not be reached: {_reason(error)}.") from None
+                reason = "it took too long" if cutter.over.is_set() else _reason(error)
+                raise FetchFailed(f"{host} could not be reached: {reason}.") from None
             with response:
                 yield response
 
@@ -53,9 +63,13 @@ class Outgoing:
             if response.status_code != 200:
                 raise FetchFailed(f"The URL answered {response.status_code}, not 200.")
             try:
-                _copy(response, into, most_bytes=most_bytes, ends=ends)
+                _copy(response, into, most_bytes=most_bytes)
             except requests.RequestException as error:
-                raise FetchFailed(f"The download broke off: {_reason(error)}.") from None
+                if time.monotonic() < ends:
+                    raise FetchFailed(f"The download broke off: {_reason(error)}.") from None
+            # A body of unknown length that was cut looks like one that ended.
+            if time.monotonic() >= ends:
+                raise FetchFailed("The download took too long.")
             return response.headers.get("Content-Type", "")
 
     def _check(self, url: str) -> str:
@@ -79,14 +93,65 @@ class Outgoing:
         return session
 
 
-def _copy(response: requests.Response, into: BinaryIO, *, most_bytes: int, ends: float) -> None:
+class _Cutter:
+    """Cuts every connection of a session when its time is over.
+
+    The timeouts of the libraries count from one byte to the next, so a server that sends one now and then holds a
+    thread for as long as it likes.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.over = threading.Event()
+        self._handles: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Cutter:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        for handle in self._handles:
+            handle.close()
+
+    def guard(self, session: requests.Session) -> None:
+        """Watch over the connections that a session will open."""
+        watch = self._watch
+
+        class Plain(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return watch(super()._new_conn())
+
+        class Tls(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return watch(super()._new_conn())
+
+        plain = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})
+        tls = type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": Tls})
+        for adapter in session.adapters.values():
+            assert isinstance(adapter, HTTPAdapter)
+            adapter.poolmanager.pool_classes_by_scheme = {"http": plain, "https": tls}
+
+    def _watch(self, connection: socket.socket) -> socket.socket:
+        self._handles.append(connection.dup())  # a second handle: TLS takes the first one over
+        if self.over.is_set():
+            self._cut()
+        return connection
+
+    def _cut(self) -> None:
+        self.over.set()
+        for handle in self._handles:
+            with suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)
+
+
+def _copy(response: requests.Response, into: BinaryIO, *, most_bytes: int) -> None:
     length = 0
     for chunk in response.iter_content(_CHUNK):
         length += len(chunk)
         if length > most_bytes:
             raise TooLarge(f"The file behind the URL is larger than {most_bytes >> 20} MB.")
-        if time.monotonic() > ends:
-            raise FetchFailed("The download took too long.")
         into.write(chunk)
 
 

@@ -6,8 +6,11 @@ import logging
 import threading
 import time
 
+from ulid import ULID
+
 from phi4.blobs import Blobs
 from phi4.errors import Phi4Error
+from phi4.job import Status
 from phi4.log import log
 from phi4.queue import Tickets
 from phi4.store import Store
@@ -64,12 +67,16 @@ class Reaper:
             self._tickets.wake("webhooks")
 
     def sweep(self) -> int:
-        """Erase the blobs of jobs nobody knows any more; returns how many folders went."""
+        """Erase the blobs of jobs that expired or that nobody knows any more; returns how many folders went."""
         old = time.time() - _YOUNG_S
-        gone = [f for f, changed in self._blobs.folders() if changed < old and self._store.jobs.find(f) is None]
+        gone = [f for f, changed in self._blobs.folders() if max(changed, _made_at(f)) < old and self._is_over(f)]
         for folder in gone:
             self._blobs.delete_folder(folder)
         return len(gone)
+
+    def _is_over(self, job_id: str) -> bool:
+        job = self._store.jobs.find(job_id)
+        return job is None or job.status == Status.EXPIRED
 
     def _send_missing_tickets(self) -> None:
         for queue, waiting in self._store.work.waiting().items():
@@ -92,3 +99,11 @@ class Reaper:
             except Exception:
                 # Without its reaper the service would forget what a dead worker let fall.
                 _log.exception("reaping failed")
+
+
+def _made_at(job_id: str) -> float:
+    """Tell from its id when a job was made (Unix seconds): object stores keep no times of folders."""
+    try:
+        return ULID.from_str(job_id.removeprefix("job_").upper()).timestamp
+    except ValueError:
+        return 0.0

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 from ulid import ULID
 
 from phi4.blobs import Blobs
-from phi4.errors import InputError, Phi4Error
+from phi4.errors import BlobMissing, InputError, Phi4Error
 from phi4.job import Job, Status
 from phi4.log import log
 from phi4.store import Hook, Store
@@ -25,7 +25,7 @@ from worker.outgoing import Outgoing
 
 _log = logging.getLogger(__name__)
 
-#: Seconds to wait after each failed try, plus up to a fifth at random: given up after about 27 hours.
+#: Seconds to wait after each failed try, plus up to a fifth at random: given up after 26 to 31 hours.
 _WAITS = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 36_000)
 #: A result is sent along when the whole body stays under this (Standard Webhooks advises 20 kB).
 _INLINE_BYTES = 20_000
@@ -72,6 +72,10 @@ class Webhooks:
             except Phi4Error as error:
                 log(_log, "webhooks wait", level=logging.WARNING, error=error.message)
                 self._end.wait(_POLL_S)
+            except Exception:
+                # Without this thread no webhook would ever be sent again.
+                _log.exception("webhooks wait")
+                self._end.wait(_POLL_S)
 
     def _deliver_due(self) -> None:
         while not self._end.is_set():
@@ -85,31 +89,41 @@ class Webhooks:
 
     def _deliver(self, hook: Hook) -> None:
         try:
-            outcome, answer = self.post(hook)
+            outcome, answer = self._try(hook)
             wait_ms = _wait_ms(hook.tries)
             if outcome == "retry" and wait_ms is None:
                 outcome = "given_up"
             self._store.hooks.tried(hook, outcome, answer, wait_ms or 0)
             metrics.WEBHOOKS.labels(outcome).inc()
             log(_log, "webhook", job=hook.job_id, name=hook.event, outcome=outcome, answer=answer, tries=hook.tries + 1)
-        except Exception:
+        except Phi4Error as error:
             # The delivery stays in the store and is due again when its lease ends.
-            _log.exception("webhook failed", extra={"phi4_fields": {"job": hook.job_id}})
+            log(_log, "webhook waits", level=logging.WARNING, job=hook.job_id, error=error.message)
         finally:
             self._free.release()
+
+    def _try(self, hook: Hook) -> tuple[HookOutcome, str]:
+        """As `post`; a fault of this service counts as a try too, or it would be met again for ever."""
+        try:
+            return self.post(hook)
+        except Phi4Error:
+            raise
+        except Exception:
+            _log.exception("webhook failed", extra={"phi4_fields": {"job": hook.job_id}})
+            return "retry", "internal_error"
 
     def post(self, hook: Hook) -> tuple[HookOutcome, str]:
         """Send one delivery; returns what it came to and the receiver's answer in a word."""
         job = self._store.jobs.find(hook.job_id)
         if job is None:
             return "given_up", "job deleted"
-        body = json.dumps(self.envelope(hook, job), ensure_ascii=False)
-        headers = sign(self._secret, event_id(hook), body) | {"Content-Type": "application/json"}
+        body = _body(self.envelope(hook, job))
+        headers = sign(self._secret, event_id(hook), body.decode()) | {"Content-Type": "application/json"}
         if job.traceparent:
             headers["traceparent"] = job.traceparent
         try:
             with self._outgoing.request(
-                "POST", hook.url, seconds=self._seconds, data=body.encode(), headers=headers
+                "POST", hook.url, seconds=self._seconds, data=body, headers=headers
             ) as response:
                 return _outcome(response.status_code), str(response.status_code)
         except InputError as error:
@@ -127,16 +141,22 @@ class Webhooks:
             about["error"] = dict(job.error)
         envelope = {"id": event_id(hook), "event": hook.event, "created_at": hook.event_ms // 1000, "job": about}
         if job.status == Status.COMPLETED and hook.event == "job.completed":
-            self._inline_result(about, job.result, room=_INLINE_BYTES - len(json.dumps(envelope)))
+            self._inline_result(envelope, job.result)
         return envelope
 
-    def _inline_result(self, about: dict[str, Any], key: str, room: int) -> None:
+    def _inline_result(self, envelope: dict[str, Any], key: str) -> None:
         try:
             result = self._blobs.get(key)
-        except Phi4Error:
+        except BlobMissing:
             return
-        if len(result) <= room:
-            about["result"] = json.loads(result)
+        if len(result) < _INLINE_BYTES:
+            whole = envelope | {"job": envelope["job"] | {"result": json.loads(result)}}
+            if len(_body(whole)) < _INLINE_BYTES:
+                envelope |= whole
+
+
+def _body(envelope: dict[str, Any]) -> bytes:
+    return json.dumps(envelope, ensure_ascii=False).encode()
 
 
 def sign(secret: str, message_id: str, body: str) -> dict[str, str]:

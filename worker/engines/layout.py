@@ -15,7 +15,7 @@ Span = tuple[float, float]  #: left, right
 #: All measures are in heights of a line, as printed pages are set.
 JOIN_GAP = 0.8  #: Pieces of a row closer than this are one piece.
 PARAGRAPH_GAP = 0.75  #: More white than this between two lines parts them.
-TABLE_GAP = 2.5  #: More white than this ends a table.
+TABLE_GAP = 1.8  #: More white than this ends a table.
 HEADING, TITLE = 1.3, 1.75  #: heights of body lines
 SAME_SIZE = 1.6  #: Letters that differ more do not stand in one row.
 #: What makes columns of prose, and not of a table: lines of at least this many, words and letters a side.
@@ -179,13 +179,11 @@ def _is_prose(left: list[Cell], right: list[Cell]) -> bool:
 
 
 def _reads_on(side: list[Cell]) -> bool:
-    """Tell whether most lines fill the width of their column with words."""
+    """Tell whether most rows are filled with words."""
+    if fmean(len(c.text.split()) for c in side) < COLUMN_WORDS or fmean(len(c.text) for c in side) < COLUMN_LETTERS:
+        return False
     left, _, right, _ = _extent(side)
-    return (
-        median(c.right - c.left for c in side) > 0.6 * (right - left)
-        and fmean(len(c.text.split()) for c in side) >= COLUMN_WORDS
-        and fmean(len(c.text) for c in side) >= COLUMN_LETTERS
-    )
+    return median(sum(c.right - c.left for c in row) for row in rows_of(side)) > 0.6 * (right - left)
 
 
 def _extent(cells: Sequence[Cell]) -> Box:

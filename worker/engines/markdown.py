@@ -11,7 +11,7 @@ from worker.engines.layout import Block, Page, Row
 #: Shorter lines end where their writer ended them: addresses, lists, signs.
 RUNNING_LETTERS = 30
 #: Signs that Markdown or HTML would take for its own inside a line.
-_INLINE = re.compile(r"[`\\]|<(?=[A-Za-z/!?])|\*(?=\S)|(?<=\S)\*|(?<![\w])_(?=\S)|(?<=\S)_(?![\w])|~~")
+_INLINE = re.compile(r"[`\\]|<(?=[A-Za-z/!?])|\*(?=\S)|(?<=\S)\*|(?<![^\W_])_|_(?![^\W_])|~~")
 #: The same at the start of a line: headings, quotes, rules.
 _LEADING = re.compile(r"^(#{1,6}(?=\s|$)|>|(?=[-=_]{2,}\s*$))")
 

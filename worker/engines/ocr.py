@@ -65,14 +65,15 @@ class PageReader:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
+        # The search for lines takes the most memory: never for two pages at once.
+        self._one_at_a_time = threading.Lock()
         self._detector = new_ocr({"Global.use_rec": False})
         self._recogniser = new_ocr({"Global.use_det": False, "Global.use_preprocess_img": False})
 
     def read(self, image: Image, cancelled: threading.Event) -> Page:
         """Read one page. Raises `Cancelled` between two lines."""
         pixels = to_pixels(image)
-        strips = [self._pool.submit(self._detect, pixels[top:bottom], top, cancelled) for top, bottom in cuts(pixels)]
-        quads = [quad for strip in strips for quad in strip.result()]
+        quads = [quad for top, bottom in cuts(pixels) for quad in self._detect(pixels[top:bottom], top, cancelled)]
         jobs = [self._pool.submit(self._recognise, pixels, quad, cancelled) for quad in quads]
         read = [(quad, *job.result()) for quad, job in zip(quads, jobs, strict=True)]
         sure = [(quad, text, score) for quad, text, score in read if text and score >= MIN_CONFIDENCE]
@@ -81,9 +82,10 @@ class PageReader:
 
     def _detect(self, pixels: Pixels, top: int, cancelled: threading.Event) -> list[Quad]:
         """Find the lines of a strip of the page that begins at `top`."""
-        if cancelled.is_set():
-            raise Cancelled
-        boxes = self._detector(pixels).boxes
+        with self._one_at_a_time:
+            if cancelled.is_set():
+                raise Cancelled
+            boxes = self._detector(pixels).boxes
         return [] if boxes is None else [np.asarray(quad + np.array([0, top]), np.float32) for quad in boxes]
 
     def _recognise(self, pixels: Pixels, quad: Quad, cancelled: threading.Event) -> tuple[str, float]:

@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"(?=.*\d)[\w/-]{3,}")
 _DATE = re.compile(
     r"\b\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\b|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE
 )
+_FIGURE = re.compile(r"[\W\d]*\d[\W\d]*")
 _LOOKS: dict[Kind, re.Pattern[str]] = {
     "any": re.compile(r"\w"),
     "name": re.compile(r"[^\W\d]{3}|[^\W\d]{2} [^\W\d]"),
@@ -167,7 +168,11 @@ def _beside(following: Row, *, sure: bool) -> str:
 def _under(cell: Cell, block: Block, row_n: int, below: Block | None) -> str:
     """The value under a key: the next line there, or a whole table."""
     if row_n + 1 < len(block.rows):
-        return _next_line(cell, block.rows[row_n + 1])
+        if _drop(cell, block.rows[row_n + 1]) > MAX_DROP:
+            return ""
+        value, *more = [_next_line(cell, row) for row in block.rows[row_n + 1 : row_n + 3]]
+        # Figures under figures are a column, and the first of them no better than the next.
+        return "" if _FIGURE.fullmatch(value) and any(_FIGURE.fullmatch(text) for text in more) else value
     if below is None or _drop(cell, below.rows[0]) > MAX_DROP:
         return ""
     if below.columns:
@@ -177,8 +182,7 @@ def _under(cell: Cell, block: Block, row_n: int, below: Block | None) -> str:
 
 def _next_line(cell: Cell, row: Row) -> str:
     under = [c for c in row if c.overlaps(cell)]
-    fits = len(under) == 1 and not _COLON.match(under[0].text) and _drop(cell, row) <= MAX_DROP
-    return under[0].text if fits else ""
+    return under[0].text if len(under) == 1 and not _COLON.match(under[0].text) else ""
 
 
 def _drop(cell: Cell, row: Row) -> float:
