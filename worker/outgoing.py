@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from phi4 import __version__
 from phi4.errors import FetchFailed, TooLarge, UrlForbidden
 
 _CHUNK = 1 << 16
@@ -90,7 +91,22 @@ class Outgoing:
         policy.add_xff_header = False
         session: requests.Session = policy.get_antissrf_session()
         session.trust_env = False  # a proxy from the environment would resolve the name again, unchecked
+        session.headers["User-Agent"] = f"phi4-service/{__version__}"
+        for scheme in ("http://", "https://"):
+            _keep_port(session.get_adapter(scheme))
         return session
+
+
+def _keep_port(adapter: Any) -> None:
+    """Send the whole Host header: the library sets it to the name alone, and servers tell their hosts apart by it."""
+    resolve = adapter.build_connection_pool_key_attributes
+
+    def resolve_and_name(request: requests.PreparedRequest, *rest: Any, **more: Any) -> Any:
+        resolved = resolve(request, *rest, **more)
+        request.headers["Host"] = urlsplit(request.url or "").netloc
+        return resolved
+
+    adapter.build_connection_pool_key_attributes = resolve_and_name
 
 
 class _Cutter:
