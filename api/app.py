@@ -18,7 +18,7 @@ _MAX_FORM_BYTES = 4 << 20
 
 def create_app(settings: Settings) -> Flask:
     """Make the application. Raises `StoreUnavailable`, `UnsuitableRedis`."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb << 20
     app.config["MAX_FORM_MEMORY_SIZE"] = _MAX_FORM_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it

@@ -6,17 +6,20 @@ import base64
 import binascii
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn, cast
 
 from flask import Request
+from jsonschema import Draft202012Validator, SchemaError
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from api.problems import field_errors
+from api.problems import field_errors, invalid, invalid_fields
 from api.schemas import JobInput, JobRequest
-from phi4.errors import EmptyInput, InvalidRequest, MalformedRequest, UnsupportedMedia
+from phi4.errors import EmptyInput, MalformedRequest, UnsupportedMedia
 from phi4.media_type import HEAD_BYTES, KINDS, sniff
 from phi4.params import PARAMS, JobType
 
@@ -46,28 +49,43 @@ def read(request: Request, *, max_inputs: int) -> Submission:
     """Read a submission. Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`."""
     match request.mimetype:
         case "application/json":
-            fields, files = read_json(request.get_data(cache=False)), []
+            fields, files = read_json(_whole(request)), []
         case "multipart/form-data":
             fields, files = _form_fields(request), request.files.getlist("file")
         case other:
             raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
     job = _checked(fields)
     params = _checked_params(job)
-    uploads = tuple([_from_json(i) for i in job.input] + [_from_file(f) for f in files])
+    uploads = tuple([_from_json(n, i) for n, i in enumerate(job.input)] + [_from_file(f) for f in files])
     _check_inputs(job.type, uploads, max_inputs)
     return Submission(job, params, uploads)
 
 
+def _whole(request: Request) -> bytes:
+    body = request.get_data(cache=False)
+    # Of a body that came without a length no more than the limit is read, and what lies beyond is left out silently.
+    if request.content_length is None and len(body) == request.max_content_length:
+        raise RequestEntityTooLarge
+    return body
+
+
 def read_json(body: bytes) -> dict[str, Any]:
     """Parse a JSON object, refusing what is nested too deep, and numbers that are none. Raises `MalformedRequest`."""
-    try:
-        value = json.loads(body, parse_constant=_no_constant)
-    except RecursionError:
-        raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise MalformedRequest(f"The body is not JSON: {error}.") from None
+    value = _parsed(body)
     if not isinstance(value, dict):
         raise MalformedRequest("The body must be a JSON object.")
+    return value
+
+
+def _parsed(body: bytes) -> object:
+    try:
+        value = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could never be written out again
+    except RecursionError:
+        raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.") from None
+    except ValueError as error:
+        raise MalformedRequest(f"The body is not JSON: {error}.") from None
     if _deeper_than(value, _MAX_DEPTH):
         raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.")
     return value
@@ -75,6 +93,13 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:32]} is too large a number")
+    return number
 
 
 def _deeper_than(value: object, depth: int) -> bool:
@@ -93,11 +118,15 @@ def _deeper_than(value: object, depth: int) -> bool:
 
 def _form_fields(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
+    if not request.mimetype_params.get("boundary"):
+        raise MalformedRequest("multipart/form-data needs a boundary; let your HTTP client write the Content-Type.")
+    if not request.form and not request.files:
+        raise MalformedRequest("The multipart body holds no part that can be read.")
     if stray := [name for name in request.files if name != "file"]:
-        raise InvalidRequest(f"Send files under the name `file`, not `{stray[0]}`.")
+        raise invalid(stray[0], "files are sent under the name `file`")
     for name, values in request.form.lists():
         if len(values) > 1 and name != "webhook_events":
-            raise InvalidRequest(f"`{name}` was sent more than once.")
+            raise invalid(name, "was sent more than once")
         fields[name] = values if len(values) > 1 else values[0]
     for name in _JSON_FIELDS:
         if name in fields:
@@ -107,42 +136,42 @@ def _form_fields(request: Request) -> dict[str, Any]:
 
 def _json_field(name: str, text: str) -> object:
     try:
-        return read_json(f'{{"value": {text}}}'.encode())["value"]
-    except (MalformedRequest, KeyError):
-        raise MalformedRequest(f"The form field `{name}` must hold JSON.") from None
+        return _parsed(text.encode())
+    except MalformedRequest as error:
+        wrong = {"field": name, "message": error.message}
+        raise MalformedRequest(f"The form field `{name}` must hold JSON.", errors=[wrong]) from None
 
 
 def _checked(fields: dict[str, Any]) -> JobRequest:
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(field_errors(error)) from None
+        raise invalid_fields(field_errors(error)) from None
 
 
 def _checked_params(job: JobRequest) -> dict[str, Any]:
     try:
-        return PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
+        params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
+        Draft202012Validator.check_schema(params.get("response_schema", {}))
     except ValidationError as error:
-        raise _invalid(field_errors(error, "params")) from None
+        raise invalid_fields(field_errors(error, "params")) from None
+    except SchemaError as error:
+        raise invalid("params.response_schema", f"is no JSON Schema at {error.json_path[:100]}") from None
+    return params
 
 
-def _invalid(wrong: list[dict[str, str]]) -> InvalidRequest:
-    first = wrong[0]
-    more = f" (and {len(wrong) - 1} more, see errors)" if len(wrong) > 1 else ""
-    return InvalidRequest(f"{first['field']}: {first['message']}{more}", errors=wrong)
-
-
-def _from_json(one: JobInput) -> Upload:
+def _from_json(number: int, one: JobInput) -> Upload:
     if one.url is not None:
         return Upload(one.filename, url=one.url)
-    data = one.data or ""
+    data, field = one.data or "", f"input.{number}.data"
     encoded = data.partition(",")[2] if data.startswith("data:") else data
     if data.startswith("data:") and ";base64," not in data[:256]:
-        raise InvalidRequest("input: a data: URL must be base64.")
+        raise invalid(field, "a data: URL must be base64")
     try:
-        content = base64.b64decode(encoded, validate=True)
+        # Encoders that write for e-mail break their lines.
+        content = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRequest("input: `data` is not base64.") from None
+        raise invalid(field, "is not base64") from None
     return Upload(one.filename, io.BytesIO(content))
 
 
@@ -152,11 +181,11 @@ def _from_file(file: FileStorage) -> Upload:
 
 def _check_inputs(job_type: JobType, uploads: tuple[Upload, ...], max_inputs: int) -> None:
     if not uploads:
-        raise InvalidRequest("input: give at least one file, URL or base64 string.")
+        raise invalid("input", "give at least one file, URL or base64 string")
     if job_type == "asr" and len(uploads) > 1:
-        raise InvalidRequest("input: a job of type asr takes one recording; send one job for each.")
+        raise invalid("input", "a job of type asr takes one recording; send one job for each")
     if len(uploads) > max_inputs:
-        raise InvalidRequest(f"input: at most {max_inputs} inputs are allowed in one job.")
+        raise invalid("input", f"at most {max_inputs} inputs are allowed in one job")
 
 
 def media_type(job_type: JobType, stream: BinaryIO, filename: str) -> str:

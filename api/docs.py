@@ -6,7 +6,8 @@ import secrets
 from pathlib import Path
 
 import flask_swagger_ui
-from flask import Blueprint, Response, jsonify, send_from_directory
+from flask import Blueprint, Response, jsonify, redirect, send_from_directory
+from flask.typing import ResponseReturnValue
 
 from api.openapi import document
 from api.services import Services
@@ -37,6 +38,11 @@ def blueprint(services: Services) -> Blueprint:
     """Make the routes over the services of this process."""
     routes = Blueprint("docs", __name__)
     described = document(services.settings.served_name)
+
+    @routes.get("/")
+    def root() -> ResponseReturnValue:
+        """Lead people who open the address in a browser to the description."""
+        return redirect("docs")
 
     @routes.get("/openapi.json")
     def openapi() -> Response:

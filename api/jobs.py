@@ -9,9 +9,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from api import body, formats
+from api.problems import invalid
 from api.services import Services
 from api.views import page_of
-from phi4.errors import Cancelled, Expired, InvalidRequest, MalformedRequest
+from phi4.errors import Cancelled, Expired, MalformedRequest
 from phi4.job import Job, Status
 from phi4.log import log
 from phi4.params import PARAMS
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 #: The longest a request may wait for a job.
 _MOST_WAIT_S = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _RETRY_AFTER_S = 1
 #: Without keys there is one owner.
 OWNER = "local"
@@ -32,13 +34,10 @@ def blueprint(services: Services) -> Blueprint:
     @routes.post("")
     def submit() -> Response:
         """Accept a job; with `Prefer: wait=n` answer its end when it comes in time."""
-        accepted = services.submit.accept(
-            body.read(request, max_inputs=services.settings.max_inputs),
-            owner=OWNER,
-            idempotency_key=_idempotency_key(),
-            traceparent=request.headers.get("traceparent", "")[:128],
-        )
-        seconds = _preferred_wait()
+        key, seconds = _idempotency_key(), _preferred_wait()
+        with services.submit.reserving(OWNER, key):
+            submission = body.read(request, max_inputs=services.settings.max_inputs)
+            accepted = services.submit.accept(submission, owner=OWNER, idempotency_key=key, traceparent=_traceparent())
         job = _wait(services, accepted.job, seconds, _has_ended)
         response = jsonify(services.views.one(job))
         response.status_code = 200 if job.status.is_terminal and seconds is not None else 202
@@ -85,8 +84,9 @@ def blueprint(services: Services) -> Blueprint:
         services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
         if job.webhook_url:
             services.tickets.wake("webhooks")
-        job = services.store.jobs.get(job.id, OWNER)
-        log(_log, f"job {job.status}", **job.log_context())
+        before, job = job.status, services.store.jobs.get(job.id, OWNER)
+        if job.status != before:
+            log(_log, f"job {job.status}", **job.log_context())
         return jsonify(services.views.one(job))
 
     @routes.delete("/<job_id>")
@@ -135,17 +135,23 @@ def _idempotency_key() -> str:
     return value
 
 
+def _traceparent() -> str:
+    """Take the W3C trace context; a malformed one is as good as none, as the standard has it."""
+    value = request.headers.get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else ""
+
+
 def _int_argument(name: str, default: int, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
-        raise InvalidRequest(f"{name}: must be a whole number from {least} to {most}.")
+        raise invalid(name, f"must be a whole number from {least} to {most}")
     return int(text)
 
 
 def _choice_argument(name: str, choices: list[str]) -> str:
     value = request.args.get(name, "")
     if value and value not in choices:
-        raise InvalidRequest(f"{name}: must be one of {', '.join(choices)}.")
+        raise invalid(name, f"must be one of {', '.join(choices)}")
     return value

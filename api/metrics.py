@@ -58,9 +58,10 @@ def install(app: Flask, settings: Settings, store: Store) -> None:
 
     @app.after_request
     def _count(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule else "unknown"
-        requests.labels(request.method, route, response.status_code).inc()
-        seconds.labels(request.method, route).observe(time.perf_counter() - g.get("began", time.perf_counter()))
+        # Without a route a method may be any word, and each would be a series of its own.
+        method, route = (request.method, request.url_rule.rule) if request.url_rule else ("unknown", "unknown")
+        requests.labels(method, route, response.status_code).inc()
+        seconds.labels(method, route).observe(time.perf_counter() - g.get("began", time.perf_counter()))
         return response
 
     if settings.metrics_port:

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 from api.formats import ALL_FORMATS
 from api.schemas import JobRequest
 from phi4 import __version__
-from phi4.job import Status
+from phi4.job import PRIORITIES, Status
 from phi4.params import PARAMS
 
 Schema = dict[str, Any]
@@ -180,6 +180,7 @@ _JOB: Schema = {
         "attempts": {"type": "integer"},
         "model": {"type": ["string", "null"], "description": "null until an engine has worked on it"},
         "engine": {"type": ["string", "null"]},
+        "priority": {"enum": list(PRIORITIES)},
         "params": {"type": "object"},
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
         "input": {"type": "array", "items": {"type": "object"}},
@@ -218,16 +219,19 @@ _PROBLEM: Schema = {
 _FORM: Schema = {
     "type": "object",
     "required": ["type"],
-    "description": "The fields of JobRequest; `params` and `metadata` as JSON; any number of files.",
+    "description": "The fields of JobRequest; `params`, `metadata` and `input` as JSON; any number of files.",
     "properties": {
         "type": {"enum": list(PARAMS)},
         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
         "params": {"type": "string", "contentMediaType": "application/json"},
         "metadata": {"type": "string", "contentMediaType": "application/json"},
+        "input": {"type": "string", "contentMediaType": "application/json", "description": "URLs beside the files"},
         "webhook_url": {"type": "string"},
         "webhook_events": {"type": "string", "description": "Separated by commas"},
-        "priority": {"type": "string"},
+        "priority": {"enum": list(PRIORITIES)},
         "cancel_after": {"type": "integer"},
         "expires_in": {"type": "integer"},
+        "input_retention": {"enum": ["until_expiry", "until_done"]},
+        "cache": {"type": "boolean"},
     },
 }

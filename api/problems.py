@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from phi4 import errors
-from phi4.errors import Phi4Error
+from phi4.errors import InvalidRequest, Phi4Error
 from phi4.log import log
 
 _log = logging.getLogger(__name__)
@@ -88,9 +88,24 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
 def field_errors(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
     """List what is wrong field by field, without the values."""
     return [
-        {"field": ".".join([prefix] * bool(prefix) + [str(p) for p in e["loc"]]), "message": e["msg"]}
+        {
+            "field": ".".join([prefix] * bool(prefix) + [str(p) for p in e["loc"]]),
+            "message": e["msg"].removeprefix("Value error, "),
+        }
         for e in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def invalid(field: str, message: str) -> InvalidRequest:
+    """Refuse one field, in the form that `field_errors` gives to many."""
+    return invalid_fields([{"field": field, "message": message}])
+
+
+def invalid_fields(wrong: list[dict[str, str]]) -> InvalidRequest:
+    """Refuse fields; the detail tells the first, `errors` all."""
+    first = wrong[0]
+    more = f" (and {len(wrong) - 1} more, see errors)" if len(wrong) > 1 else ""
+    return InvalidRequest(f"{first['field']}: {first['message']}{more}", errors=wrong)
 
 
 def install(app: Flask) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -10,13 +12,18 @@ from phi4.job import Priority, WebhookEvent
 from phi4.params import JobType
 from phi4.store.keys import MAX_EXPIRES_S
 
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _Metadata = Annotated[str, Field(max_length=512)]
 
 
 def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        raise ValueError("must be an http or https URL")
-    return value
+    try:
+        pieces = urlsplit(value)
+        if pieces.scheme in ("http", "https") and pieces.hostname and pieces.port != 0 and not _BLANK.search(value):
+            return value
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        pass
+    raise ValueError("must be an http or https URL with a host")
 
 
 _Url = Annotated[str, Field(max_length=4_096), AfterValidator(_http_url)]

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from api.body import Submission, Upload, media_type
+from api.problems import invalid
 from phi4.blobs import Blobs
-from phi4.errors import InvalidRequest, NoWorkerForType
+from phi4.errors import NoWorkerForType
 from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id, trace_id
 from phi4.log import log
 from phi4.params import MODALITY, JobType
@@ -42,16 +43,15 @@ class Submit:
     def accept(self, submission: Submission, *, owner: str, idempotency_key: str, traceparent: str) -> Accepted:
         """Make a job of a submission.
 
-        Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, and the errors of idempotency keys.
+        Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, `IdempotencyMismatch`.
         """
         self._check(submission)
-        with self._reserved(owner, idempotency_key):
-            job_id = new_id("job")
-            try:
-                return self._make(job_id, submission, owner, idempotency_key, traceparent)
-            except BaseException:
-                self._blobs.delete_folder(job_id)
-                raise
+        job_id = new_id("job")
+        try:
+            return self._make(job_id, submission, owner, idempotency_key, traceparent)
+        except BaseException:
+            self._blobs.delete_folder(job_id)
+            raise
 
     def _make(
         self, job_id: str, submission: Submission, owner: str, idempotency_key: str, traceparent: str
@@ -99,7 +99,7 @@ class Submit:
     def _check(self, submission: Submission) -> None:
         request = submission.request
         if request.webhook_url and not self._settings.webhook_secret:
-            raise InvalidRequest("webhook_url: this service has no secret to sign with; set PHI4_WEBHOOK_SECRET.")
+            raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
         if self._settings.reject_unserved and not self.is_served(request.type, request.priority):
             raise NoWorkerForType
 
@@ -109,8 +109,8 @@ class Submit:
         return any(queue in w.queues and w.serves_engine for w in self._store.workers.alive())
 
     @contextmanager
-    def _reserved(self, owner: str, idempotency_key: str) -> Iterator[None]:
-        """Hold an idempotency key while its first request is being worked on."""
+    def reserving(self, owner: str, idempotency_key: str) -> Iterator[None]:
+        """Hold an idempotency key while its first request is read and worked on. Raises `IdempotencyConflict`."""
         if not idempotency_key:
             yield
             return

@@ -67,6 +67,8 @@ class Blobs:
             try:
                 if not self._local:
                     self._fs.get_file(self._path(key), str(path))
+                if not path.exists():
+                    raise FileNotFoundError
                 if sha256 is not None and _hash_file(path) != sha256:
                     raise BlobTampered(f"The stored file {key} is not the one that was stored.")
             except FileNotFoundError:
@@ -92,7 +94,8 @@ class Blobs:
 
     def folders(self) -> Iterator[tuple[str, float]]:
         """List the jobs' folders with the time of their last change (Unix seconds)."""
-        for shard in self._fs.ls(self._root, detail=True):
+        shards = self._fs.ls(self._root, detail=True) if self._fs.exists(self._root) else []
+        for shard in shards:
             for entry in self._fs.ls(shard["name"], detail=True):
                 yield Path(entry["name"]).name, float(entry.get("mtime") or 0.0)
 
@@ -113,11 +116,22 @@ class Blobs:
                 with _replacing(Path(path)) as file:
                     yield file
             else:
-                with self._fs.open(path, "wb") as file:
+                with self._remote(path) as file:
                     yield file
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull from None
+            raise
+
+    @contextmanager
+    def _remote(self, path: str) -> Iterator[BinaryIO]:
+        """An object store shows a file when it is closed; one that broke off is taken away again."""
+        try:
+            with self._fs.open(path, "wb") as file:
+                yield file
+        except BaseException:
+            if self._fs.exists(path):
+                self._fs.rm_file(path)
             raise
 
 

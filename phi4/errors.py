@@ -51,12 +51,14 @@ class UnsupportedMedia(RequestError):
     """This kind of file does not belong to this type of job."""
 
     code = "unsupported_media_type"
+    category = "input"
 
 
 class TooLarge(RequestError):
     """The request is larger than this service accepts."""
 
     code = "too_large"
+    category = "input"
 
 
 class NotFound(RequestError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from phi4.job import QUEUES
+
+#: What a message must never show.
+_SECRETS = ("PHI4_WEBHOOK_SECRET", "REDIS_URL", "HF_TOKEN")
 
 
 class SettingsError(ValueError):
@@ -18,7 +22,9 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """The service's settings; each field's variable is `PHI4_<NAME>` unless an alias is given."""
 
-    model_config = SettingsConfigDict(env_prefix="PHI4_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PHI4_", frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+    )
 
     # Where the service is
     host: str = "127.0.0.1"
@@ -83,9 +89,15 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _standard_secret(cls, value: str) -> str:
-        if value and not value.startswith("whsec_"):
-            raise ValueError("must start with whsec_ (Standard Webhooks)")
+        if value and not _can_sign(value):
+            raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes (Standard Webhooks)")
         return value
+
+    @model_validator(mode="after")
+    def _beats_within_the_lease(self) -> Settings:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("PHI4_HEARTBEAT_SECONDS must be at most half of PHI4_LEASE_SECONDS")
+        return self
 
     @field_validator("queues")
     @classmethod
@@ -110,6 +122,14 @@ class Settings(BaseSettings):
         return frozenset(_listed(self.allow_hosts.lower()))
 
 
+def _can_sign(secret: str) -> bool:
+    kind, _, encoded = secret.partition("_")
+    try:
+        return kind == "whsec" and 24 <= len(base64.b64decode(encoded, validate=True)) <= 64
+    except ValueError:
+        return False
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
@@ -126,6 +146,9 @@ def load(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         first = error.errors()[0]
-        place = str(first["loc"][0]) if first["loc"] else ""
+        if not first["loc"]:
+            raise SettingsError(first["msg"].removeprefix("Value error, ")) from None
+        place = str(first["loc"][0])
         name = place if place.isupper() else variable_of(place)
-        raise SettingsError(f"{name}={first.get('input')!r}: {first['msg']}") from None
+        shown = "" if name in _SECRETS else f"={first.get('input')!r}"
+        raise SettingsError(f"{name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from phi4.job import Input, Job, NewJob, Unit, new_id
+import pytest
+
+from phi4.errors import Cancelled, LeaseLost, WorkerLost
+from phi4.job import Input, Job, NewJob, Part, Unit, error_json, new_id
 from phi4.store import Reaped, Store
 from phi4.store.keys import PATTERNS, key
 from phi4.store.work import Outcome
@@ -18,6 +21,11 @@ LONG_MS = 60_000
 DONE = Outcome(out="answer", usage={"pages": 1}, engine="scripted", model="m")
 FAILED = Outcome(error={"code": "engine_failed", "message": "It failed."})
 DEATHS = 3
+
+
+def raw(store: Store) -> Any:
+    """The store's Redis itself, to look at what is in it, and to bend it."""
+    return store.client
 
 
 def new_job(owner: str = "local", **fields: Any) -> NewJob:
@@ -67,6 +75,40 @@ def complete(store: Store, part: Unit, outcome: Outcome = DONE) -> Unit | None:
     return store.work.complete(part, outcome, WORKER, LONG_MS)[1]
 
 
+#: Where a job may be; `cancelled` and `completed` are its end.
+MOMENTS = (
+    "queued",
+    "preparing",
+    "prepared",
+    "running",
+    "finishing",
+    "finish waits",
+    "cancelling",
+    "cancelled",
+    "completed",
+)
+
+
+def take_to(store: Store, moment: str, job: NewJob) -> Unit | None:
+    """Take a job, which is the only one, on to one of `MOMENTS`; gives the unit that a worker holds or held last."""
+    held = claim(store, "prepare") if moment != "queued" else None
+    if held and moment != "preparing":
+        plan(store, held, 3)
+    if moment in ("running", "cancelling"):
+        held = claim(store)
+    if moment in ("finishing", "finish waits", "completed"):
+        for _ in range(3):
+            held = complete(store, claim(store))
+        assert held is not None
+    if held and moment == "finish waits":
+        store.work.put_back(held, counts=False)
+    if held and moment == "completed":
+        store.work.end(held, "completed", result="r")
+    if moment in ("cancelling", "cancelled"):
+        store.jobs.cancel(job.id, Cancelled())
+    return held
+
+
 def finished(store: Store, parts: int = 1, owner: str = "local", **fields: Any) -> NewJob:
     """Take a job all the way to `completed`."""
     job = prepared(store, parts, owner, **fields)
@@ -103,8 +145,45 @@ def reap_until(store: Store, holds: Callable[[Reaped], Any]) -> Reaped:
 
 def lose_lease(store: Store, unit: Unit) -> None:
     """Let a lease end now, as if its worker had died that long ago."""
-    store.client.zadd(key("leases"), {unit.member: 1}, xx=True)
+    raw(store).zadd(key("leases"), {unit.member: 1}, xx=True)
     assert f"{unit.job.id}|{unit.name}" in [f"{job}|{name}" for job, name, _ in reap(store).put_back]
+
+
+def nothing_waits(store: Store) -> bool:
+    """Whether every queue and its counter is empty."""
+    claimed = [store.work.claim(queue, WORKER, LONG_MS) for queue in ("prepare", VISION)]
+    return claimed == [None, None] and store.work.waiting() == {}
+
+
+def snapshot(store: Store, job: NewJob) -> tuple[Job, list[Part]]:
+    """All that can be read of a job."""
+    found = read(store, job)
+    return found, store.jobs.parts(found)
+
+
+def _reports_on(store: Store, unit: Unit) -> list[Any]:
+    """Every way to report on a unit, as calls."""
+    return [
+        lambda: store.work.complete(unit, DONE, WORKER, LONG_MS),
+        lambda: store.work.complete(unit, FAILED, WORKER, LONG_MS),
+        lambda: store.work.put_back(unit, counts=True),
+        lambda: store.work.put_back(unit, counts=False),
+        lambda: store.work.end(unit, "completed", result="other"),
+        lambda: store.work.end(unit, "failed", error=error_json(WorkerLost(), "run")),
+        lambda: store.work.runs_alone(unit),
+        lambda: plan(store, unit, 3),
+    ]
+
+
+def refused(store: Store, unit: Unit, job: NewJob) -> None:
+    """Check that no report on a unit is taken, and that none changes anything."""
+    before = snapshot(store, job) if store.jobs.find(job.id) else None
+    for report in _reports_on(store, unit):
+        with pytest.raises(LeaseLost):
+            report()
+    assert store.work.heartbeat([unit.member], LONG_MS) == ["lost"]
+    assert (snapshot(store, job) if before else store.jobs.find(job.id)) == before
+    check_store(store)
 
 
 def check_store(store: Store) -> None:
@@ -112,35 +191,35 @@ def check_store(store: Store) -> None:
     ready = _ready(store)
     counted = {queue: sum(owners.values()) for queue, owners in ready.items()}
     counted["held"] = sum(_check_job(store, job_id) for job_id in _job_ids(store))
-    backlog = {queue: int(n) for queue, n in store.client.hgetall(key("backlog")).items()}
+    backlog = {queue: int(n) for queue, n in raw(store).hgetall(key("backlog")).items()}
     assert backlog == dict.fromkeys(backlog, 0) | {q: n for q, n in counted.items() if n or q in backlog}
     for queue in backlog.keys() - {"held"}:
-        ring = store.client.lrange(key("ring", queue), 0, -1)
+        ring = raw(store).lrange(key("ring", queue), 0, -1)
         assert sorted(ring) == sorted(ready.get(queue, {})), f"owners with work in {queue}, each once"
-    assert [name for name in store.client.keys("*") if store.client.pttl(name) < 0] == [], "every key has an end"
+    assert [name for name in raw(store).keys("*") if raw(store).pttl(name) < 0] == [], "every key has an end"
 
 
 def _ready(store: Store) -> dict[str, dict[str, int]]:
     """Queue -> owner -> how much waits."""
     found: dict[str, dict[str, int]] = {}
-    for name in store.client.keys(key("ready", "*", "*")):
+    for name in raw(store).keys(key("ready", "*", "*")):
         queue, owner = name.removeprefix(PATTERNS["ready"].split("{}")[0]).split(":", 1)
-        found.setdefault(queue, {})[owner] = store.client.zcard(name)
+        found.setdefault(queue, {})[owner] = raw(store).zcard(name)
     return found
 
 
 def _job_ids(store: Store) -> list[str]:
     prefix = PATTERNS["job"].removesuffix("{}")
-    return [name.removeprefix(prefix) for name in store.client.keys(prefix + "*")]
+    return [name.removeprefix(prefix) for name in raw(store).keys(prefix + "*")]
 
 
 def _check_job(store: Store, job_id: str) -> int:
     """Check one job's counters; gives how many of its parts are held outside its window."""
-    record = store.client.hgetall(key("job", job_id))
+    record = raw(store).hgetall(key("job", job_id))
     if "queue" not in record:  # a tombstone counts nothing
         return 0
     number = {name: int(record[name]) for name in ("ready", "running", "done", "failed", "window", "added", "admitted")}
-    units = store.client.hgetall(key("units", job_id))
+    units = raw(store).hgetall(key("units", job_id))
     states = [units[f"{n}.state"] for n in range(number["added"])]
     assert {s: states.count(s) for s in ("ready", "running", "done", "failed")} == {
         s: number[s] for s in ("ready", "running", "done", "failed")

@@ -1,4 +1,4 @@
-"""Small real servers on loopback: one that answers HTTP as told and keeps what it was sent, one that writes raw bytes."""
+"""Small real servers on loopback: one answers HTTP as told and keeps what it was sent, one drips bytes."""
 
 from __future__ import annotations
 

@@ -194,3 +194,28 @@ def test_a_full_disk_is_full_storage_and_keeps_what_was_there(full_disk_command:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == ["full ['small'] b'old'"] * 3
+
+
+def test_a_missing_blob_is_no_file(tmp_path: Path) -> None:
+    """A file that is gone is said to be gone, also when no hash is checked."""
+    blobs = Blobs(f"file://{tmp_path}")
+
+    with pytest.raises(BlobMissing), blobs.as_file("job_00/gone"):
+        pass
+
+
+def test_a_broken_stream_leaves_nothing_on_an_object_store() -> None:
+    """What a client did not finish sending is taken away again."""
+
+    class BreaksOff(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise ConnectionError
+            return super().read(3)
+
+    blobs = Blobs("memory://breaks-off")
+    with pytest.raises(ConnectionError):
+        blobs.put_stream("job_00/input-0", BreaksOff(b"abcdef"))
+
+    assert not blobs.exists("job_00/input-0")
+    assert list(Blobs("memory://never-used").folders()) == []

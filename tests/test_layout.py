@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -102,7 +103,7 @@ def test_a_tilted_page_is_read_by_its_levelled_boxes() -> None:
 ITEMS = [("Item", "Count", "Price"), ("Paper", "12", "21.50"), ("Ring | binder", "40", "2.95"), ("Lamp", "2", "38.75")]
 
 
-def table(rows: list[tuple[str, ...]], top: float = 100) -> list[Line]:
+def table(rows: Sequence[tuple[str, ...]], top: float = 100) -> list[Line]:
     """Cells whose columns line up."""
     return [line(text, 100 + 300 * n, top + 40 * r) for r, row in enumerate(rows) for n, text in enumerate(row) if text]
 

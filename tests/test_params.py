@@ -21,7 +21,7 @@ def test_every_type_has_params_a_modality_and_a_word_for_its_parts() -> None:
 
 def test_defaults_are_the_promised_ones() -> None:
     """Asking for nothing is the same as asking for these."""
-    assert OcrParams().model_dump() == {
+    assert OcrParams.model_validate({}).model_dump() == {
         "pages": None,
         "detail": "auto",
         "format": "markdown",
@@ -29,7 +29,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "max_tokens": None,
         "temperature": 0.0,
     }
-    assert VqaParams(question="?").model_dump() == {
+    assert VqaParams.model_validate({"question": "?"}).model_dump() == {
         "pages": None,
         "detail": "auto",
         "question": "?",
@@ -38,7 +38,7 @@ def test_defaults_are_the_promised_ones() -> None:
         "max_tokens": None,
         "temperature": 0.0,
     }
-    assert AsrParams().model_dump() == {
+    assert AsrParams.model_validate({}).model_dump() == {
         "task": "transcribe",
         "language": None,
         "target_language": "en",
@@ -88,14 +88,32 @@ def test_params_out_of_bounds_are_refused_by_name(job_type: JobType, params: dic
     assert [e["loc"] for e in refused.value.errors()] == [(field,)]
 
 
-@pytest.mark.parametrize(
-    "pages",
-    "|x|0|0-3|3-1|1-|-1|1,,2|1,|,1|1.5|1-2-3|1;2|1 2|-|1000000".split("|") + ["1," * 600 + "1", " "],
-)
+NO_SENSE = [
+    "",
+    " ",
+    "x",
+    "0",
+    "0-3",
+    "3-1",
+    "1-",
+    "-1",
+    "1,,2",
+    "1,",
+    ",1",
+    "1.5",
+    "1-2-3",
+    "1;2",
+    "1 2",
+    "-",
+    "1000000",
+]
+
+
+@pytest.mark.parametrize("pages", [*NO_SENSE, "1000000", "1," * 600 + "1"])
 def test_pages_that_make_no_sense_are_refused(pages: str) -> None:
     """Before any document is opened."""
     with pytest.raises(ValidationError, match="pages"):
-        OcrParams(pages=pages)
+        OcrParams.model_validate({"pages": pages})
 
 
 @pytest.mark.parametrize(
@@ -113,7 +131,7 @@ def test_pages_that_make_no_sense_are_refused(pages: str) -> None:
 )
 def test_pages_are_chosen_once_each_in_the_order_asked(pages: str | None, total: int, chosen: list[int]) -> None:
     """Counting from 1; all of them when nothing was asked."""
-    assert OcrParams(pages=pages).pages == pages
+    assert OcrParams.model_validate({"pages": pages}).pages == pages
     assert choose_pages(pages, total) == chosen
 
 
@@ -131,7 +149,7 @@ def test_a_page_the_document_does_not_have_is_out_of_range(pages: str, total: in
 def test_any_list_of_ranges_chooses_exactly_its_pages(ranges: list[tuple[int, int]]) -> None:
     """What passes the check can be chosen from, without gaps or repeats."""
     pages = ",".join(f"{first}-{first + more}" if more else str(first) for first, more in ranges)
-    chosen = choose_pages(OcrParams(pages=pages).pages, 80)
+    chosen = choose_pages(OcrParams.model_validate({"pages": pages}).pages, 80)
     assert set(chosen) == {n for first, more in ranges for n in range(first, first + more + 1)}
     assert len(chosen) == len(set(chosen))
 
@@ -139,4 +157,4 @@ def test_any_list_of_ranges_chooses_exactly_its_pages(ranges: list[tuple[int, in
 def test_params_cannot_be_changed_afterwards() -> None:
     """A worker sees what the API checked."""
     with pytest.raises(ValidationError, match="frozen"):
-        OcrParams().format = "text"  # type: ignore[misc]
+        OcrParams.model_validate({}).format = "text"

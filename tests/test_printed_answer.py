@@ -116,6 +116,9 @@ def test_the_value_of_the_asked_key_is_found(page: Page, question: str, answer: 
         (INVOICE, "How much is the desk lamp?"),
         (arrange(column(["Amount", "118.00", "77.50"])), "What is the amount?"),
         (facts(("Order date:", "1 May 2026"), ("Ship date:", "2 May 2026")), "What is the date?"),
+        # a sentence that begins like a key
+        (arrange([line("Total trees planted in 2026: see page 4")]), "What is the total?"),
+        (arrange([line("Due diligence took 3 weeks")]), "When is it due?"),
         # not printed at all
         (INVOICE, "What colour is the logo?"),
         (INVOICE, "How many people are in the picture?"),

@@ -27,7 +27,7 @@ def part(number: int, state: str = "done", *, error: Any = None, out: str = "", 
 
 def page(number: int, text: str, **answer: Any) -> Pair:
     """A page that was read."""
-    spec = {"input": 0, "page": number + 1, "width": 100, "height": 50, "dpi": 150}
+    spec: dict[str, Any] = {"input": 0, "page": number + 1, "width": 100, "height": 50, "dpi": 150}
     return part(number, **spec), {"text": text, "finish_reason": "stop"} | answer
 
 

@@ -35,11 +35,9 @@ def test_defaults_hold_without_any_variable() -> None:
         ("PORT", "65536"),
         ("PORT", "-1"),
         ("PORT", ""),
-        ("REDIS_URL", "localhost:6379"),
-        ("REDIS_URL", "http://localhost"),
-        ("REDIS_URL", ""),
         ("PHI4_ALLOW_ANONYMOUS", "perhaps"),
         ("PHI4_SERVE", "everything"),
+        ("PHI4_QUEUES", "prepare,infer.vision"),
         ("PHI4_MAX_IN_FLIGHT", "0"),
         ("PHI4_MAX_IN_FLIGHT", "1.5"),
         ("PHI4_CPU_THREADS", "-1"),
@@ -58,7 +56,7 @@ def test_defaults_hold_without_any_variable() -> None:
         ("PHI4_MAX_QUEUED_PARTS", "0"),
         ("PHI4_MIN_FREE_DISK_MB", "-1"),
         ("PHI4_FETCH_SECONDS", "0"),
-        ("PHI4_WEBHOOK_SECRET", "secret"),
+        ("PHI4_LEASE_SECONDS", "inf"),
         ("PHI4_WEBHOOK_SECONDS", "0"),
         ("PHI4_METRICS_PORT", "70000"),
         ("PHI4_LOG_FORMAT", "xml"),
@@ -71,6 +69,34 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variabl
     with pytest.raises(SettingsError) as refused:
         load()
     assert str(refused.value).startswith(f"{variable}=")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://:hunter2@localhost"),
+        ("REDIS_URL", ""),
+        ("PHI4_WEBHOOK_SECRET", "hunter2"),
+        ("PHI4_WEBHOOK_SECRET", "whsec_!!"),
+        ("PHI4_WEBHOOK_SECRET", "whsec_aHVudGVyMg=="),  # too few bytes
+    ],
+)
+def test_a_bad_secret_names_its_variable_and_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """What may hold a password is never printed."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert str(refused.value).startswith(f"{variable}: ")
+    assert not value or value not in str(refused.value)
+
+
+def test_leases_must_outlive_two_heartbeats() -> None:
+    """A lease that runs out between two heartbeats would lose healthy work."""
+    with pytest.raises(SettingsError, match="PHI4_HEARTBEAT_SECONDS must be at most half of PHI4_LEASE_SECONDS"):
+        load(heartbeat_seconds=10, lease_seconds=15)
 
 
 def test_a_bad_override_names_the_variable_too() -> None:
@@ -93,11 +119,13 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
     """`variable_of` and the reading of the environment agree, field by field."""
     other = {"str": "x", "int": "77", "float": "77.5", "bool": "true", "Path": "/x"}
     special = {
+        "queues": "prepare",
         "redis_url": "rediss://x",
         "serve": "vision",
         "webhook_secret": "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
         "log_format": "text",
         "log_level": "ERROR",
+        "heartbeat_seconds": "0.25",
     }
     for name, field in Settings.model_fields.items():
         before = getattr(load(), name)
@@ -123,4 +151,4 @@ def test_blobs_lie_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> N
 def test_settings_cannot_be_changed() -> None:
     """They are read once and passed on."""
     with pytest.raises(ValidationError, match="frozen"):
-        load().port = 1  # type: ignore[misc]
+        load().port = 1

@@ -1,4 +1,4 @@
-"""Jobs as the API sees them: submit once, bound the queue, list, find the place in the queue, delete."""
+"""Jobs as the API sees them: submit once, bound the queue, list, count."""
 
 from __future__ import annotations
 
@@ -18,20 +18,17 @@ from phi4.errors import (
 from phi4.job import Status
 from phi4.store import Store
 from phi4.store.work import Outcome
-from tests.conftest import eventually
 from tests.making_jobs import (
     LONG_MS,
-    VISION,
     WORKER,
     check_store,
     claim,
     complete,
     finished,
     new_job,
-    plan,
     prepared,
+    raw,
     read,
-    reap,
     reap_until,
     submit,
 )
@@ -96,15 +93,15 @@ def test_more_than_the_bound_is_refused_and_leaves_nothing(store: Store) -> None
 def test_a_store_out_of_memory_refuses_a_job_and_keeps_nothing_of_it(store: Store) -> None:
     """Redis with `noeviction` and full: `StorageFull`, and not half a job."""
     submit(store)
-    before = sorted(store.client.keys("*"))
+    before = sorted(raw(store).keys("*"))
     job = new_job("other")
-    store.client.config_set("maxmemory", 1)
+    raw(store).config_set("maxmemory", 1)
     try:
         with pytest.raises(StorageFull):
             store.jobs.submit(job, most_waiting=BOUND)
     finally:
-        store.client.config_set("maxmemory", 0)
-    assert sorted(store.client.keys("*")) == before
+        raw(store).config_set("maxmemory", 0)
+    assert sorted(raw(store).keys("*")) == before
     check_store(store)
 
 
@@ -258,156 +255,6 @@ def test_a_cursor_that_is_no_job_is_just_a_place_in_the_order(store: Store, afte
     job = submit(store)
     page, more = store.jobs.newest("local", limit=5, after=after)
     assert ([j.id for j in page], more) == ([job.id] if after > job.id else [], False)
-
-
-# -- position
-
-
-def test_the_position_counts_an_owners_earlier_jobs(store: Store) -> None:
-    """First come, first served within an owner."""
-    jobs = [submit(store) for _ in range(3)]
-    assert [store.jobs.position(j.id) for j in jobs] == [0, 1, 2]
-    claim(store, "prepare")
-    assert [store.jobs.position(j.id) for j in jobs] == [None, 0, 1]
-
-
-def test_the_position_is_the_number_of_claims_that_come_first(store: Store) -> None:
-    """Owners take turns, and the position knows whose turn is next."""
-    jobs = [submit(store, owner) for owner in "aaabccab"]
-    told = {j.id: store.jobs.position(j.id) for j in jobs}
-    order = [claim(store, "prepare").job.id for _ in jobs]
-    assert told == {job_id: n for n, job_id in enumerate(order)}
-
-
-def test_the_position_is_the_first_waiting_parts(store: Store) -> None:
-    """Parts that run or are done are behind; held ones come later anyway."""
-    first, second = prepared(store, 2, window=1), prepared(store, 3, "other")
-    assert (store.jobs.position(first.id), store.jobs.position(second.id)) == (0, 1)
-    part = claim(store)
-    assert (store.jobs.position(first.id), store.jobs.position(second.id)) == (None, 0)
-    complete(store, part)
-    assert (store.jobs.position(first.id), store.jobs.position(second.id)) == (1, 0)
-
-
-def test_the_position_stops_counting_at_the_most_asked_for(store: Store) -> None:
-    """Never more than the bound, however much waits."""
-    for n in range(6):
-        submit(store, "abc"[n % 3])
-    last = [submit(store, owner) for owner in "ad"]
-    assert [store.jobs.position(j.id, most=2) for j in last] == [2, 2]
-
-
-def test_nothing_that_waits_has_no_position(store: Store) -> None:
-    """Ended, expired, deleted and unknown jobs."""
-    done, gone, expired = finished(store), submit(store), finished(store, expires_in=0)
-    store.jobs.delete(gone.id)
-    reap_until(store, lambda r: expired.id in r.expired)
-    assert [store.jobs.position(i) for i in (done.id, gone.id, expired.id, "job_none")] == [None] * 4
-
-
-# -- delete
-
-
-def keys_of(store: Store, job_id: str) -> list[str]:
-    """Every key whose name, members, fields or value tell of a job."""
-    found = []
-    for name in store.client.keys("*"):
-        kind = store.client.type(name)
-        inside = {
-            "zset": lambda n: store.client.zrange(n, 0, -1),
-            "hash": lambda n: store.client.hgetall(n),
-            "list": lambda n: store.client.lrange(n, 0, -1),
-            "set": lambda n: store.client.smembers(n),
-            "string": lambda n: store.client.get(n),
-        }[kind](name)
-        if job_id in f"{name} {inside}":
-            found.append(name)
-    return found
-
-
-@pytest.mark.parametrize(
-    "moment", ["queued", "preparing", "prepared", "running", "finishing", "finish waits", "cancelling", "completed"]
-)
-def test_a_deleted_job_leaves_no_key_behind(store: Store, moment: str) -> None:
-    """At whatever moment; what still runs can report nothing, and its leases go with the next round of reaping."""
-    job = new_job(
-        webhook_url="https://a.example/h",
-        webhook_events=("job.started", "job.completed", "job.cancelled"),
-        cancel_after=600,
-        window=2,
-    )
-    store.jobs.submit(job, most_waiting=BOUND, idempotency_key="k", fingerprint="f")
-    if moment != "queued":
-        prepare = claim(store, "prepare")
-    if moment not in ("queued", "preparing"):
-        plan(store, prepare, 3)
-    if moment in ("running", "cancelling"):
-        claim(store)
-    if moment in ("finishing", "finish waits", "completed"):
-        for _ in range(3):
-            finish = complete(store, claim(store))
-        assert finish is not None
-    if moment == "finish waits":
-        store.work.put_back(finish, counts=False)
-    if moment == "completed":
-        store.work.end(finish, "completed", result="r")
-    if moment == "cancelling":
-        store.jobs.cancel(job.id, Cancelled())
-    assert keys_of(store, job.id)
-    assert store.jobs.delete(job.id)
-    assert set(keys_of(store, job.id)) <= {"phi4:leases"}
-    store.client.pexpire("phi4:leases", 1)
-    eventually(lambda: keys_of(store, job.id) == [], what="the end of the leases")
-    assert store.work.waiting() == {}
-    assert store.work.claim(VISION, WORKER, LONG_MS) is None
-    assert store.work.claim("prepare", WORKER, LONG_MS) is None
-    assert store.hooks.take(LONG_MS) is None
-    check_store(store)
-
-
-def test_a_deleted_jobs_leases_go_with_the_reaper(store: Store) -> None:
-    """A lease of a deleted job is neither renewed nor put back."""
-    job = prepared(store)
-    part = store.work.claim(VISION, WORKER, 1)
-    assert part is not None
-    store.jobs.delete(job.id)
-    assert store.work.heartbeat([part.member], LONG_MS) == ["lost"]
-    eventually(lambda: reap(store).put_back == [] and keys_of(store, job.id) == [], what="the end of the lease")
-
-
-def test_deleting_one_job_leaves_the_others(store: Store) -> None:
-    """Also those of the same owner in the same queue."""
-    first, second, third = submit(store), submit(store), submit(store)
-    assert store.jobs.delete(second.id)
-    assert [j.id for j in store.jobs.newest("local", limit=9)[0]] == [third.id, first.id]
-    assert [claim(store, "prepare").job.id for _ in range(2)] == [first.id, third.id]
-    check_store(store)
-
-
-def test_deleting_twice_tells_that_there_was_nothing(store: Store) -> None:
-    """The second time changes nothing."""
-    job = submit(store)
-    assert [store.jobs.delete(job.id) for _ in range(2)] == [True, False]
-    check_store(store)
-
-
-def test_a_tombstone_can_be_deleted(store: Store) -> None:
-    """After that the job is unknown, not expired."""
-    job = finished(store, expires_in=0)
-    reap_until(store, lambda r: job.id in r.expired)
-    assert store.jobs.delete(job.id)
-    assert keys_of(store, job.id) == []
-    assert store.jobs.find(job.id) is None
-
-
-def test_a_deleted_jobs_idempotency_key_is_free_again(store: Store) -> None:
-    """It would else lead to a job that nobody finds."""
-    first, second = new_job(), new_job()
-    store.jobs.submit(first, most_waiting=BOUND, idempotency_key="k", fingerprint="f")
-    store.jobs.delete(first.id)
-    assert store.jobs.submit(second, most_waiting=BOUND, idempotency_key="k", fingerprint="f").job_id == second.id
-    store.jobs.delete(first.id)
-    assert store.jobs.submit(new_job(), most_waiting=BOUND, idempotency_key="k", fingerprint="f").replayed
 
 
 # -- counting

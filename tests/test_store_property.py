@@ -29,6 +29,7 @@ from tests.making_jobs import (
     complete,
     new_job,
     plan,
+    raw,
     reap,
 )
 
@@ -57,7 +58,7 @@ class Walk(RuleBasedStateMachine):
     @initialize()
     def empty(self) -> None:
         """Begin with nothing."""
-        self.store.client.flushdb()
+        raw(self.store).flushdb()
         self.known: list[Known] = []
         self.expiring: set[str] = set()
 
@@ -132,7 +133,7 @@ class Walk(RuleBasedStateMachine):
         with self._reporting():
             if alone:
                 self.store.work.runs_alone(unit)
-        self.store.client.zadd(key("leases"), {unit.member: 1}, xx=True)
+        raw(self.store).zadd(key("leases"), {unit.member: 1}, xx=True)
         reap(self.store)
 
     @rule(unit=held)
@@ -147,7 +148,7 @@ class Walk(RuleBasedStateMachine):
     @rule(known=jobs, what=st.sampled_from(["deadlines", "expiries"]))
     def time_passes(self, known: Known, what: str) -> None:
         """Reach a job's deadline or its expiry."""
-        self.store.client.zadd(key(what), {known.job.id: 1}, xx=what == "expiries")
+        raw(self.store).zadd(key(what), {known.job.id: 1}, xx=what == "expiries")
         if what == "expiries":
             self.expiring.add(known.job.id)
         reap(self.store)
@@ -165,7 +166,7 @@ class Walk(RuleBasedStateMachine):
 
     def _records(self) -> list[dict[str, str]]:
         names = [n for k in self.known for n in (key("job", k.job.id), key("units", k.job.id))]
-        return [self.store.client.hgetall(n) for n in names]
+        return [raw(self.store).hgetall(n) for n in names]
 
     @invariant()
     def counters_are_exact(self) -> None:
@@ -203,12 +204,12 @@ class Walk(RuleBasedStateMachine):
         assert {k.status for k in self.known if not k.deleted} <= TERMINAL
         assert all(k.ends == 1 for k in self.known if not k.deleted)
         assert self.store.work.waiting() == {}
-        assert self.store.client.zcard(key("leases")) == 0
+        assert raw(self.store).zcard(key("leases")) == 0
 
     def _drain_one(self) -> bool:
         """Let every lease end, reap, and do one unit well; False when there was nothing to do."""
-        for member in self.store.client.zrange(key("leases"), 0, -1):
-            self.store.client.zadd(key("leases"), {member: 1})
+        for member in raw(self.store).zrange(key("leases"), 0, -1):
+            raw(self.store).zadd(key("leases"), {member: 1})
         reaped = reap(self.store)
         for queue in ("prepare", VISION):
             if self.store.work.waiting().get(queue):

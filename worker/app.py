@@ -144,7 +144,7 @@ class Worker:
             hostname=f"{self.name}@%h",
             without_gossip=True,
             without_mingle=True,
-            loglevel="WARNING",
+            loglevel=self.settings.log_level,
             quiet=True,
         )
         celery_worker.start()

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from worker.engines.base import Span
 
 RATE = 16_000  #: samples per second
+#: Said first, or the end of the last clip, of whatever job, would be heard at the beginning of the next.
+_SILENCE = np.zeros(RATE, np.float32)
 _PROBE = "beckett.wav"  #: a recording that ships with the model
 _PROBE_SECONDS = 2
 
@@ -28,7 +30,7 @@ class ClipWriter:
         self._transcriber: Any = Transcriber(
             str(get_model_path("tiny-en")), ModelArch.TINY, options={"return_audio_data": "false"}
         )
-        # The next call overwrites the memory that the last answer is read from.
+        # The next call overwrites the memory that the last answer is read from, and carries over what it heard last.
         self._one_at_a_time = threading.Lock()
 
     def write_down(self, samples: NDArray[np.float32]) -> tuple[Span, ...]:
@@ -37,6 +39,7 @@ class ClipWriter:
         if not len(samples):
             return ()
         with self._one_at_a_time:
+            self._transcriber.transcribe_without_streaming(_SILENCE, RATE)
             lines = self._transcriber.transcribe_without_streaming(samples, RATE).lines
         return tuple(
             Span(

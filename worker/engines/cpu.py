@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +20,11 @@ from worker.engines.printed_answer import find_answer
 __all__ = ["OCR_OPTIONS", "CpuEngine", "new_ocr"]
 
 #: Pages in work at once: while one is searched for lines, the threads read the lines of another.
-MAX_SLOTS = 4
+MAX_SLOTS = 2
 _PROBE_WORD = "READY"
 
 
 class _Loaded(NamedTuple):
-    pool: ThreadPoolExecutor
     pages: PageReader
     clips: ClipWriter
 
@@ -46,8 +44,7 @@ class CpuEngine:
     def start(self, stage: Callable[[str], None]) -> None:
         """Load both models and let each answer; raises `EngineError` when one does not."""
         stage("loading")
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="cpu-engine")
-        self._loaded = _Loaded(pool, PageReader(pool), ClipWriter())
+        self._loaded = _Loaded(PageReader(self._threads), ClipWriter())
         stage("probing")
         if _PROBE_WORD not in self.run(ReadPage(_probe_page(), format="text"), Call()).text:
             raise EngineError("The OCR models do not read a word that stands clearly on a page.")
@@ -77,7 +74,7 @@ class CpuEngine:
         """Free the models and end the threads; stopping twice does no harm."""
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
-            loaded.pool.shutdown()
+            loaded.pages.close()
             loaded.clips.close()
 
     def _alive(self) -> _Loaded:

@@ -24,6 +24,8 @@ _DATE = re.compile(
     r"\b\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\b|\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b", re.IGNORECASE
 )
 _FIGURE = re.compile(r"[\W\d]*\d[\W\d]*")
+#: A mark or a short code in capitals may stand before it: "GBP 900", "HL-2026".
+_STARTS_WITH_FIGURE = re.compile(r"([A-Z]{1,4} |[A-Z]{0,4}\W{0,3})\d|[A-Z]+-\S*\d")
 _LOOKS: dict[Kind, re.Pattern[str]] = {
     "any": re.compile(r"\w"),
     "name": re.compile(r"[^\W\d]{3}|[^\W\d]{2} [^\W\d]"),
@@ -146,13 +148,13 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _leading(text: str) -> Iterator[tuple[str, str]]:
-    """Give what may be keys at the start of each part of a line, with the figures after them: "Total 900.00"."""
+    """Give what may be keys at the start of each part of a line, with the figures after them: "Total GBP 900.00"."""
     for part in re.split(r"[,;] ", text):
         words = part.split()
         for n in range(1, min(len(words), 5)):
-            rest = words[n:]
-            if len(rest) <= 5 and any(c.isdigit() for c in "".join(rest)) and words[n - 1][-1:].isalpha():
-                yield " ".join(words[:n]), " ".join(rest).lstrip("-–=. ")
+            rest = " ".join(words[n:])
+            if words[n - 1][-1].isalpha() and len(words) - n <= 5 and _STARTS_WITH_FIGURE.match(rest):
+                yield " ".join(words[:n]), rest.lstrip("-–=. ")
 
 
 def _beside(following: Row, *, sure: bool) -> str:
