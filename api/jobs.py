@@ -66,8 +66,8 @@ def blueprint(services: Services) -> Blueprint:
         seen = job.status
         if not seen.is_terminal:
             job = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
-        partial = _choice_argument("include", ["partial"]) == "partial"
-        return jsonify(services.views.one(job, partial=partial))
+        include = _choice_argument("include", ["partial", "parts"])
+        return jsonify(services.views.one(job, partial=include == "partial", parts=include == "parts"))
 
     @routes.get("/<job_id>/result")
     def result(job_id: str) -> Response:

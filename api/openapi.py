@@ -73,7 +73,12 @@ def _paths() -> Schema:
                 parameters=[
                     job_id,
                     _parameter("wait", "query", wait, "Seconds to wait for a change of status"),
-                    _parameter("include", "query", {"type": "string", "enum": ["partial"]}, "Parts finished so far"),
+                    _parameter(
+                        "include",
+                        "query",
+                        {"type": "string", "enum": ["partial", "parts"]},
+                        "The result so far, or how each part fared",
+                    ),
                 ],
             ),
             "delete": _operation(
@@ -185,6 +190,7 @@ _JOB: Schema = {
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
         "input": {"type": "array", "items": {"type": "object"}},
         "result": {"type": "object", "description": "Once completed; its shape depends on the type"},
+        "parts": {"type": "array", "items": {"type": "object"}, "description": "With `include=parts`"},
         "usage": {"type": "object"},
         "timings": {"type": "object", "description": "queued_ms, prepare_ms, run_ms"},
         "error": {"type": "object", "description": "code, category, message, retryable, phase"},

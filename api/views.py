@@ -8,10 +8,12 @@ from typing import Any
 from phi4 import results
 from phi4.blobs import Blobs
 from phi4.errors import BlobMissing, NoResult, NotFinished
-from phi4.job import Job, Status
+from phi4.job import Job, Part, Status
 from phi4.params import UNIT
 from phi4.store import Store
 
+#: What a caller need not tell apart has one name.
+_STATES = {"held": "waiting", "ready": "waiting", "done": "completed"}
 #: Counting further than this costs more than it tells.
 _MOST_AHEAD = 1_000
 
@@ -23,8 +25,11 @@ class Views:
         self._store = store
         self._blobs = blobs
 
-    def one(self, job: Job, *, partial: bool = False) -> dict[str, Any]:
-        """Show a job with its place in the queue and its result; `partial` shows finished parts of one that runs."""
+    def one(self, job: Job, *, partial: bool = False, parts: bool = False) -> dict[str, Any]:
+        """Show a job with its place in the queue and its result.
+
+        `partial` shows the result so far of one that runs, `parts` how each part fared.
+        """
         view = self.summary(job)
         if job.status in (Status.QUEUED, Status.IN_PROGRESS) and (queue := self._queue(job)):
             view["queue"] = queue
@@ -32,6 +37,8 @@ class Views:
             view["result"] = self.result(job)
         elif partial and job.status != Status.EXPIRED:
             view["result"] = self._partial(job)
+        if parts:
+            view["parts"] = [_part(p) for p in self._store.jobs.parts(job)]
         return view
 
     def summary(self, job: Job) -> dict[str, Any]:
@@ -116,6 +123,12 @@ def timings(job: Job) -> dict[str, int]:
     if job.started_ms and job.ended_ms:
         times["run_ms"] = job.ended_ms - job.started_ms
     return times
+
+
+def _part(part: Part) -> dict[str, Any]:
+    where = {name: part.spec[name] for name in ("input", "page", "start", "end") if name in part.spec}
+    shown: dict[str, Any] = {"number": part.number, "state": _STATES.get(part.state, part.state), "retries": part.tries, **where}
+    return shown | ({"run_ms": part.ms} if part.ms else {}) | ({"error": dict(part.error)} if part.error else {})
 
 
 def _input(fields: dict[str, Any]) -> dict[str, Any]:
