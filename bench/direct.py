@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from PIL.Image import Image
 from rapidocr import RapidOCR
@@ -58,7 +59,7 @@ def speedup(job_seconds_a_page: float, pages: list[Image]) -> Iterator[Figure]:
 
 
 def _with_threads(threads: int) -> RapidOCR:
-    return new_ocr(EngineConfig__onnxruntime__intra_op_num_threads=threads)
+    return cast(RapidOCR, new_ocr({"EngineConfig.onnxruntime.intra_op_num_threads": threads}))
 
 
 def _png(page: Image) -> bytes:

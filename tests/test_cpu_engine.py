@@ -1,14 +1,11 @@
-"""The cpu engine with its real models: pages, questions, recordings, and how an engine is chosen."""
+"""The cpu engine with its real models: pages, questions and recordings."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from rapidfuzz.distance import Levenshtein
 
 from bench.pages import page_lines, recordings, text_page
-from phi4.errors import Cancelled, CannotAnswer, EngineDead
-from tests.engines import Scripted
+from phi4.errors import Cancelled, CannotAnswer
 from worker.engines.asr import RATE
 from worker.engines.base import Answer, AskImages, Call, ReadPage, Task, TranscribeClip
-from worker.engines.choose import EngineUnavailable, create_engine, has_cuda_device
 from worker.engines.cpu import CpuEngine
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -58,25 +51,6 @@ INVOICE = drawn(
 def read(engine: CpuEngine, image: Image.Image, **fields: Any) -> Answer:
     """Read a page."""
     return engine.run(ReadPage(image, **fields), Call())
-
-
-def test_starting_tells_its_stages_and_stopping_ends_it() -> None:
-    """An engine loads, probes, answers, and after `stop` is dead and has left no thread."""
-    engine, stages, before = CpuEngine(threads=1), list[str](), threading.active_count()
-    with pytest.raises(EngineDead):
-        engine.check()
-
-    engine.start(stages.append)
-    engine.check()
-    engine.stop()
-    engine.stop()
-
-    assert stages == ["loading", "probing"]
-    assert threading.active_count() == before
-    with pytest.raises(EngineDead):
-        engine.check()
-    with pytest.raises(EngineDead):
-        read(engine, INVOICE)
 
 
 def test_a_page_is_read_line_by_line_without_errors(engine: CpuEngine) -> None:
@@ -301,88 +275,3 @@ def test_the_whole_answer_is_heard_as_one_delta(engine: CpuEngine) -> None:
     answer = engine.run(ReadPage(INVOICE), Call(on_delta=heard.append))
 
     assert heard == [answer.text]
-
-
-ALONE = """
-import sys
-sys.modules["sounddevice"] = None  # as on a server without PortAudio
-def guard(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo"):
-        raise RuntimeError(f"{event} {args}")
-    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+") and "site-packages" in str(args[0]):
-        raise RuntimeError(f"writes {args[0]}")
-sys.addaudithook(guard)
-sys.dont_write_bytecode = True
-from worker.engines.cpu import CpuEngine
-engine = CpuEngine(threads=1)
-engine.start(lambda stage: None)
-engine.stop()
-"""
-
-
-def test_it_starts_without_network_or_portaudio_and_says_nothing() -> None:
-    """Loading opens no connection, writes no file beside the packages, needs no microphone, and prints nothing."""
-    done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_auto_falls_back_to_the_cpu_and_says_why() -> None:
-    """There is no vLLM engine in this version, so `auto` is the cpu engine with a reason for the log."""
-    engine, reason = create_engine("auto", threads=3)
-
-    assert (engine.name, engine.model, engine.slots) == ("cpu", "rapidocr+moonshine-tiny-en", 2)
-    assert engine.modalities == {"vision", "speech"}
-    assert reason.startswith(("cpu: no CUDA device", "cpu: a CUDA device"))
-
-
-def test_an_engine_of_ones_own_is_imported() -> None:
-    """`package.module:Factory` is called without arguments."""
-    engine, reason = create_engine("tests.engines:Scripted")
-
-    assert isinstance(engine, Scripted)
-    assert "tests.engines:Scripted" in reason
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("vllm", "no vLLM engine yet"),
-        ("gpu", 'there are "auto", "cpu"'),
-        ("", 'there are "auto", "cpu"'),
-        ("no.such.module:Engine", "cannot be imported"),
-        ("tests.engines:Nothing", "cannot be imported"),
-        (":Engine", "cannot be imported"),
-        ("tests.engines:re", "cannot be called"),
-    ],
-)
-def test_an_engine_that_cannot_be_had_is_named(name: str, message: str) -> None:
-    """The error says what was asked for and what there is."""
-    with pytest.raises(EngineUnavailable, match=message):
-        create_engine(name)
-
-
-@pytest.mark.parametrize(
-    ("files", "visible", "found"),
-    [
-        ([], None, False),
-        (["dev/nvidia0"], None, True),
-        (["dev/nvidiactl"], None, False),
-        (["proc/driver/nvidia/gpus/0000:01:00.0"], None, True),
-        (["dev/nvidia0"], "", False),
-        (["dev/nvidia0"], "-1", False),
-        (["dev/nvidia0"], "0", True),
-    ],
-)
-def test_a_cuda_device_is_seen_by_its_driver_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], visible: str | None, found: bool
-) -> None:
-    """A device node tells, unless CUDA_VISIBLE_DEVICES hides it."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    for file in files:
-        (tmp_path / file).parent.mkdir(parents=True)
-        (tmp_path / file).touch()
-
-    assert has_cuda_device(tmp_path) is found
