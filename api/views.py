@@ -127,7 +127,8 @@ def timings(job: Job) -> dict[str, int]:
 
 def _part(part: Part) -> dict[str, Any]:
     where = {name: part.spec[name] for name in ("input", "page", "start", "end") if name in part.spec}
-    shown: dict[str, Any] = {"number": part.number, "state": _STATES.get(part.state, part.state), "retries": part.tries, **where}
+    state = _STATES.get(part.state, part.state)
+    shown: dict[str, Any] = {"number": part.number, "state": state, "retries": part.tries, **where}
     return shown | ({"run_ms": part.ms} if part.ms else {}) | ({"error": dict(part.error)} if part.error else {})
 
 
