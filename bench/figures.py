@@ -36,7 +36,10 @@ def overhead() -> Iterator[Figure]:
         yield _accept(service)
         yield _jobs_per_second(service, small)
         yield Figure(
-            "api_rss_mb", round(service.rss_mb("api"), 1), "MB", "API processes (gunicorn's two) after the load above"
+            "api_rss_mb",
+            round(service.rss_mb("api"), 1),
+            "MB",
+            "gunicorn's two processes after the load above, shared pages counted once",
         )
 
 

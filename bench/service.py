@@ -45,8 +45,8 @@ class Service:
         return job
 
     def rss_mb(self, role: str) -> float:
-        """Resident memory of a role's processes: api, infer or side."""
-        return sum(p.memory_info().rss for p in _processes(role)) / 1e6
+        """Resident memory of a role's processes (api, infer or side), pages that they share counted once (PSS)."""
+        return sum(p.memory_full_info().pss for p in _processes(role)) / 1e6
 
 
 @contextmanager
@@ -71,9 +71,7 @@ def running(engine: str, **settings: object) -> Iterator[Service]:
 
 def _processes(role: str) -> list[psutil.Process]:
     ends = {"api": ["-m", "api"], "infer": ["-m", "worker", "infer"], "side": ["-m", "worker", "side"]}[role]
-    children = psutil.Process().children(recursive=True)
-    roots = [p for p in children if p.cmdline()[-len(ends) :] == ends]
-    return roots
+    return [p for p in psutil.Process().children(recursive=True) if p.cmdline()[-len(ends) :] == ends]
 
 
 @contextmanager

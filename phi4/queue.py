@@ -14,9 +14,6 @@ from phi4.job import QUEUES
 
 TASK = "phi4.work"
 
-#: Longer than any unit runs, so that Redis hands no ticket out twice; a second one would do no harm.
-_VISIBILITY_S = 3_600
-
 
 def celery_app(redis_url: str) -> Celery:
     """Make the Celery application that API and workers share: threads, late acknowledgement, no results."""
@@ -39,7 +36,9 @@ def celery_app(redis_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": _VISIBILITY_S,
+            # No record of tickets in use: they can be lost, and restoring them when Redis was restarted ended the
+            # worker, engine and all (kombu 5.7.0: AttributeError in Connection.close).
+            "ack_emulation": False,
             "priority_steps": [0],
             "queue_order_strategy": "priority",  # as they are listed: high before normal before low
             "health_check_interval": 15,
