@@ -34,15 +34,15 @@ _PACKAGES = (
 
 
 def main(names: list[str]) -> None:
-    """Run the named measurements, all by default."""
+    """Run the named measurements, all by default; each is kept in a file of its name."""
     if unknown := set(names) - set(RUNS):
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(RUNS)}")
-    measured = []
     for name in names or RUNS:
+        measured = []
         for figure in RUNS[name]():
             measured.append(asdict(figure))
             print(json.dumps(measured[-1]), flush=True)
-    keep(measured, "-".join(names) or "all")
+        keep(measured, name)
 
 
 def keep(measured: list[dict[str, object]], name: str) -> None:

@@ -1,0 +1,32 @@
+"""Writes the README's table of figures from bench/results/: `python -m bench.table`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+_BEGIN, _END = "<!-- figures: python -m bench.table -->", "<!-- /figures -->"
+
+
+def table() -> str:
+    """Make the table: one row a figure, with its conditions, and a line on machine and date for each run."""
+    rows = ["| figure | value | conditions |", "|---|---|---|"]
+    notes = []
+    for path in sorted((ROOT / "bench" / "results").glob("*.json")):
+        run = json.loads(path.read_text())
+        rows += [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['conditions']} |" for f in run["figures"]]
+        machine = run["machine"]
+        notes.append(f"{path.stem}: {run['date'][:10]}, {machine['cores']} cores of {machine['processor']}, shared")
+    return "\n".join([*rows, "", f"Measured on {'; '.join(notes)}."])
+
+
+def with_table(readme: str) -> str:
+    """Put the table between its marks."""
+    before, rest = readme.split(_BEGIN)
+    return f"{before}{_BEGIN}\n{table()}\n{_END}{rest.split(_END)[1]}"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_table(readme.read_text()))
