@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,21 +34,23 @@ def demo(settings: Settings) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="phi4-demo-") as folder,
         _receiver() as (hook_url, hooks),
-        prepared(_own(settings, Path(folder)), report=lambda _: None, to_files=True) as local,
+        prepared(
+            _own(settings, Path(folder)), report=_stop_waiting_after(died := threading.Event()), to_files=True
+        ) as local,
     ):
         supervising = threading.Thread(target=local.supervisor.run, name="supervisor")
         supervising.start()
         try:
-            return _shown(local, supervising, hook_url, hooks)
+            return _shown(local, died, hook_url, hooks)
         finally:
             show.say("stopping the service")
             local.supervisor.stop()
             supervising.join()
 
 
-def _shown(local: Local, supervising: threading.Thread, hook_url: str, hooks: SimpleQueue[_Delivery]) -> int:
+def _shown(local: Local, died: threading.Event, hook_url: str, hooks: SimpleQueue[_Delivery]) -> int:
     show.say(f"starting the service on {local.url}")
-    if not _comes_up(local, supervising):
+    if not _comes_up(local, died):
         return _explain_failure(local.settings)
     code = run(_examples(hook_url), Wanted("text"), url=local.url)
     return code or _show_webhook(hooks, local.webhook_secret)
@@ -77,12 +78,21 @@ def _examples(hook_url: str) -> list[Asked]:
     ]
 
 
-def _comes_up(local: Local, supervising: threading.Thread) -> bool:
-    while supervising.is_alive():
-        if is_ready(local.url):
-            return True
-        time.sleep(0.1)
-    return False
+def _stop_waiting_after(died: threading.Event) -> Callable[[str], None]:
+    """Listen to the supervisor: a process that dies while the demo starts would only die again."""
+
+    def report(message: str) -> None:
+        if any(words in message for words in ("starting it again", "while starting", "was not ready")):
+            died.set()
+
+    return report
+
+
+def _comes_up(local: Local, died: threading.Event) -> bool:
+    while not is_ready(local.url):
+        if died.wait(0.1):
+            return False
+    return True
 
 
 def _explain_failure(settings: Settings) -> int:

@@ -164,3 +164,21 @@ def test_the_demo_reads_its_examples_and_verifies_a_webhook() -> None:
     assert "10:00-16:00" in done.stdout
     assert expected["talk.mp3"]["sentences"][-1] in done.stdout
     assert "signature verified" in done.stdout
+
+
+def test_a_demo_that_cannot_start_says_why_and_what_to_do() -> None:
+    """An engine that is not there ends the demo with its reason, and does not wait for ever."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
+    done = subprocess.run(
+        [*PHI4, "demo"],
+        env=env | {"PHI4_ENGINE": "no.such:Engine"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "phi4 doctor" in done.stderr
+    assert "no.such:Engine" in done.stderr
+    assert "Traceback" not in done.stderr
