@@ -23,8 +23,8 @@ def api_alone(valkey: str, folder: Path, **env: str) -> Iterator[Service]:
         eventually(lambda: answers(service), what="the API's first answer")
         yield service
     finally:
-        codes = service.stop_all()
         service.http.close()
+        codes = service.stop_all()
     assert codes == {"api": 0}
 
 

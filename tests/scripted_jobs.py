@@ -16,18 +16,24 @@ def prompted(service: Service, words: str, *, pages: int = 1, **fields: Any) -> 
     """Submit pictures, each a page for which the engine obeys `words`; gives the job's id."""
     files = [("file", (f"{n}.png", picture(n))) for n in range(pages)]
     data = {"type": "ocr", "params": json.dumps({"prompt": words}), **fields}
-    return accepted(service.http.post("/v1/jobs", data=data, files=files))["id"]
+    return str(accepted(service.http.post("/v1/jobs", data=data, files=files))["id"])
 
 
 def asked(service: Service, question: str, **fields: Any) -> str:
     """Submit a question over one picture; gives the job's id."""
-    return accepted(service.submit("vqa", params=json.dumps({"question": question}), **fields))["id"]
+    return str(accepted(service.submit("vqa", params=json.dumps({"question": question}), **fields))["id"])
 
 
 def accepted(response: httpx.Response) -> Any:
     """The job of a submission that was taken."""
     assert response.status_code in (200, 202), response.text
     return response.json()
+
+
+def parts(service: Service, job_id: str) -> list[dict[str, Any]]:
+    """How each part of a job fared."""
+    job = service.http.get(f"/v1/jobs/{job_id}", params={"include": "parts"}).json()
+    return list(job["parts"])
 
 
 def running(service: Service, job_id: str) -> str:

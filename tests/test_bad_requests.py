@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.api_alone import api_alone
 from tests.conftest import ROOT, Service, png
+from tests.refusals import Bad, check, wrong_field
 from tests.scripted_jobs import accepted, asked
 
 DATA = base64.b64encode(png()).decode()
@@ -25,18 +22,6 @@ TALK: dict[str, Any] = {
 }
 JSON = {"Content-Type": "application/json"}
 UNKNOWN = "/v1/jobs/job_01m83vfqy1b4m423kpgcvgtnep"
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A request that must be refused, and how."""
-
-    status: int
-    code: str
-    wrong: str = ""
-    method: str = "POST"
-    path: str = "/v1/jobs"
-    request: dict[str, Any] = field(default_factory=dict)
 
 
 def body(content: bytes | str, code: str = "malformed_request") -> Bad:
@@ -64,11 +49,6 @@ def form(bad: Bad, *files: tuple[str, bytes], name: str = "file", **data: Any) -
 def query(wrong: str, path: str, **arguments: Any) -> Bad:
     """A GET with a wrong argument."""
     return Bad(422, "invalid_request", wrong, "GET", path, {"params": arguments})
-
-
-def wrong_field(name: str) -> Bad:
-    """How a wrong field is refused."""
-    return Bad(422, "invalid_request", name)
 
 
 WRONG_MEDIA = Bad(415, "unsupported_media_type")
@@ -185,22 +165,6 @@ BAD: dict[str, Bad] = {
 }
 
 
-def check(response: httpx.Response, bad: Bad) -> None:
-    """Check that a request was refused as it should be, in the one form that errors have."""
-    problem = response.json()
-    assert (response.status_code, problem["code"]) == (bad.status, bad.code), response.text
-    assert response.headers["Content-Type"] == "application/problem+json"
-    assert problem["status"] == response.status_code
-    assert problem["request_id"] == response.headers["X-Request-Id"] != ""
-    assert problem["instance"] == response.request.url.path
-    assert problem["title"]
-    assert problem["detail"]
-    assert "Traceback" not in response.text
-    assert "/api/" not in response.text
-    assert [wrong["field"] for wrong in problem["errors"]] == [bad.wrong] * bool(bad.wrong)
-    assert bad.wrong in problem["detail"]
-
-
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_a_bad_request_is_refused_with_its_reason(service: Service, bad: Bad) -> None:
     """Nothing becomes a job that cannot be one, and the caller learns why."""
@@ -278,54 +242,3 @@ def test_an_upload_that_breaks_off_is_no_job(service: Service, sent: str) -> Non
         connection.shutdown(socket.SHUT_WR)
 
         assert connection.recv(100).split(b"\r\n")[0].startswith(b"HTTP/1.1 400 ")
-
-
-# -- limits
-
-
-@pytest.fixture(scope="module")
-def narrow(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """An API that takes 1 MB a request, lets two jobs wait, and has no secret for webhooks."""
-    limits = {"PHI4_MAX_BODY_MB": "1", "PHI4_MAX_QUEUED_PARTS": "2", "PHI4_WEBHOOK_SECRET": ""}
-    with api_alone(valkey, tmp_path_factory.mktemp("api"), **limits) as service:
-        yield service
-
-
-BIG = b"x" * 5_000_000
-
-
-@pytest.mark.parametrize(
-    "request_of",
-    [
-        {"content": BIG, "headers": JSON},
-        {"content": iter([json.dumps(JOB).encode()[:-1], b', "x": "', BIG, b'"}']), "headers": JSON},
-        {"data": {"type": "ocr"}, "files": {"file": png() + BIG}},
-    ],
-    ids=["JSON", "JSON of unknown length", "multipart"],
-)
-def test_a_body_past_the_limit_is_refused(narrow: Service, request_of: dict[str, Any]) -> None:
-    """413 that the client gets to see, though it was still sending."""
-    check(narrow.http.post("/v1/jobs", **request_of), Bad(413, "too_large"))
-
-
-def test_a_webhook_needs_a_secret(narrow: Service) -> None:
-    """A service that cannot sign refuses, and says which setting is missing."""
-    response = narrow.http.post("/v1/jobs", json=JOB | {"webhook_url": "https://example.com/"})
-
-    check(response, wrong_field("webhook_url"))
-    assert "PHI4_WEBHOOK_SECRET" in response.json()["detail"]
-
-
-def test_a_full_queue_takes_no_more(narrow: Service) -> None:
-    """429 with Retry-After; what waits is not lost, and its room is given back."""
-    first, second = (accepted(narrow.submit())["id"] for _ in range(2))
-
-    full = narrow.submit()
-
-    check(full, Bad(429, "queue_full"))
-    assert int(full.headers["Retry-After"]) > 0
-    assert [narrow.job(job_id)["status"] for job_id in (first, second)] == ["queued", "queued"]
-    narrow.http.delete(f"/v1/jobs/{first}")
-    narrow.http.delete(f"/v1/jobs/{accepted(narrow.submit())['id']}")
-    narrow.http.delete(f"/v1/jobs/{second}")
-    assert list(narrow.data_dir.glob("blobs/*/job_*")) == []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.api_alone import api_alone
 from tests.conftest import Service, eventually
-from tests.scripted_jobs import accepted, logged, prompted, running
+from tests.scripted_jobs import accepted, logged, parts, prompted, running
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_queued_job_is_cancelled_at_once(no_workers: Service) -> None:
 def test_a_running_job_stops(service: Service) -> None:
     """Every part that runs is stopped in the engine, and only then the job is `cancelled`."""
     job_id = prompted(service, "sleep 60", pages=2)
-    eventually(lambda: len(running_parts(service)) >= 2, what="two parts running")
+    eventually(lambda: [p["state"] for p in parts(service, job_id)] == ["running"] * 2, what="two parts running")
 
     answer = service.http.post(f"/v1/jobs/{job_id}/cancel")
 
@@ -42,12 +42,6 @@ def test_a_running_job_stops(service: Service) -> None:
     assert (job["status"], job["error"]["code"], job["progress"]["completed"]) == ("cancelled", "cancelled", 0)
     stopped = eventually(lambda: logged(service, "infer", "part stopped", job_id), what="the parts' end")
     assert {line["unit"] for line in stopped} <= {"0", "1"}
-
-
-def running_parts(service: Service) -> list[str]:
-    """A mark for each part in the engines."""
-    workers = service.http.get("/health").json()["workers"]
-    return [w["name"] for w in workers if w["engine"] for _ in range(w["in_flight"])]
 
 
 def test_a_cancelled_job_keeps_what_was_done(service: Service) -> None:

@@ -43,11 +43,13 @@ def pid_of(valkey: EmbeddedValkey) -> int:
 def served(data_dir: Path, port: int | None = None) -> Iterator[EmbeddedValkey]:
     """A server under a supervisor, up; stopped at the end by SIGTERM."""
     with EmbeddedValkey(data_dir, port) as valkey:
-        supervisor = Supervisor([valkey.child()], grace=20, on_event=lambda message: None)
+        events: list[str] = []
+        supervisor = Supervisor([valkey.child()], grace=20, on_event=events.append)
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         try:
-            until(valkey.answers)
+            # Not before the supervisor knows it too: a child that dies while it starts is not started again.
+            until(lambda: "valkey is ready" in events)
             yield valkey
         finally:
             supervisor.stop()

@@ -12,14 +12,7 @@ import pytest
 
 from phi4.store import Store
 from tests.conftest import Service, eventually, make_service
-from tests.scripted_jobs import accepted, document, prompted, running
-
-
-def parts(service: Service, job_id: str) -> list[dict[str, Any]]:
-    """How each part of a job fared."""
-    job = service.http.get(f"/v1/jobs/{job_id}", params={"include": "parts"}).json()
-    return list(job["parts"])
-
+from tests.scripted_jobs import accepted, document, parts, prompted, running
 
 # -- one part
 
@@ -91,8 +84,8 @@ def narrow(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         service.start_all("tests.engines:Scripted")
         yield service
     finally:
-        codes = service.stop_all()
         service.http.close()
+        codes = service.stop_all()
     assert codes == dict.fromkeys(codes, 0)
 
 

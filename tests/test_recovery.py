@@ -12,7 +12,7 @@ import pytest
 
 from cli.embedded import EmbeddedValkey
 from tests.conftest import Service, eventually, make_service, png
-from tests.scripted_jobs import accepted, logged, prompted, running
+from tests.scripted_jobs import accepted, logged, parts, prompted, running
 from tests.servers import Reply, Request, web
 
 ENGINE = "tests.engines:Scripted"
@@ -106,7 +106,8 @@ def fragile(processes: Fragile) -> Fragile:
 def test_a_killed_worker_costs_its_parts_not_the_job(fragile: Fragile) -> None:
     """When its lease has run out, the part is put back, and the next worker does it."""
     service = fragile.service
-    job_id = running(service, prompted(service, "sleep 1.5", pages=2))
+    job_id = prompted(service, "sleep 2", pages=2)
+    eventually(lambda: [p["state"] for p in parts(service, job_id)] == ["running"] * 2, what="two parts running")
 
     fragile.kill("infer")
     fragile.start("infer")
@@ -144,18 +145,19 @@ def test_a_worker_whose_engine_dies_gives_its_parts_back(fragile: Fragile) -> No
     assert service.ended(fatal)["status"] == "cancelled"
 
 
-def test_a_part_that_ends_every_worker_is_given_up(fragile: Fragile) -> None:
+@pytest.mark.parametrize(("words", "code"), [("exit", 9), ("die", ENGINE_DIED)], ids=["worker", "engine"])
+def test_a_part_that_ends_every_worker_is_given_up(fragile: Fragile, words: str, code: int) -> None:
     """Suspects run alone, so that it is found out; the others complete, and the worker stays up from then on."""
     service = fragile.service
     with fragile.supervised("infer") as codes:
         bystanders = [running(service, prompted(service, "sleep 1", pages=2)) for _ in range(2)]
-        poison = prompted(service, "exit")
+        poison = prompted(service, words)
         job = service.ended(poison, seconds=60)
         others = [service.ended(job_id, seconds=60) for job_id in bystanders]
 
     assert (job["status"], job["error"]["code"], job["error"]["retryable"]) == ("failed", "worker_lost", False)
     assert [other["status"] for other in others] == ["completed", "completed"]
-    assert codes == [9] * 3, "once beside others, then twice alone"
+    assert codes == [code] * 3, "once beside others, then twice alone"
     assert service.ended(prompted(service, "read"))["status"] == "completed"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api_alone import api_alone
 from tests.conftest import Service, eventually, pdf, png
-from tests.scripted_jobs import accepted, prompted, running
+from tests.scripted_jobs import accepted, document, parts, prompted, running
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,18 @@ def test_partial_shows_the_pages_that_are_done(service: Service) -> None:
     assert 0 < len(pages) < 20
     assert all(page["text"] == f"page {64 + page['index']}x48" for page in pages)
     assert (without["status"], without.get("result")) == ("in_progress", None)
+
+
+def test_parts_show_how_each_page_fared(service: Service) -> None:
+    """With `include=parts` a job lists its parts: which page each is, where it stands, and what went wrong."""
+    job_id = service.ended(accepted(service.submit(file=document(300, 2)))["id"])["id"]
+
+    good, bad = parts(service, job_id)
+
+    good.pop("run_ms", None)  # left out when it rounds to nothing
+    assert good == {"number": 0, "state": "completed", "retries": 0, "input": 0, "page": 1}
+    assert (bad["number"], bad["state"], bad["page"]) == (1, "failed", 2)
+    assert bad["error"]["code"] == "image_too_small"
 
 
 def test_bytes_of_the_file_are_told(service: Service) -> None:

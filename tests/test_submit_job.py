@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -238,9 +239,8 @@ def test_a_trace_reaches_the_workers_log(service: Service) -> None:
     job_id = response.json()["id"]
     service.ended(job_id)
     for process, event in (("api", "job queued"), ("side", "prepare done"), ("infer", "part done")):
-        (line,) = eventually(
-            lambda p=process, e=event: logged(service, p, e, job_id), what=f"{event} in {process}'s log"
-        )
+        eventually(partial(logged, service, process, event, job_id), what=f"{event} in {process}'s log")
+        (line,) = logged(service, process, event, job_id)
         assert line["trace"] == TRACE
 
 

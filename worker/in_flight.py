@@ -15,7 +15,7 @@ from phi4.log import log
 from phi4.store import Store, WorkerInfo
 
 _log = logging.getLogger(__name__)
-_ANNOUNCE_S = 3.0
+_ANNOUNCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

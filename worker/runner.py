@@ -65,8 +65,8 @@ class Runner:
         except LeaseLost:
             outcome = "lost"
         except EngineDead:
+            # Not put back: its lease runs out as after a crash, so that a part which ends every engine is found out.
             outcome = "engine_dead"
-            self._put_back(unit, counts=False)
             self.on_engine_dead()
         except Phi4Error as error:
             # Its lease runs out, and the reaper gives it to somebody else.

@@ -9,7 +9,7 @@ MAX_EXPIRES_S = 30 * 86_400
 #: Shared keys (queues, indexes) outlive the longest job and its tombstone, then go by themselves when unused.
 SHARED_TTL_S = MAX_EXPIRES_S + TOMBSTONE_MS // 1000 + 86_400
 #: A worker that has not been heard of for this long is not counted as alive.
-WORKER_TTL_S = 15
+WORKER_TTL_S = 5
 #: An idempotency key whose first request is still uploading is locked this long at most.
 IDEMPOTENCY_LOCK_S = 60
 
