@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from collections.abc import Callable
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -38,13 +38,13 @@ def blueprint(services: Services) -> Blueprint:
         with services.submit.reserving(OWNER, key):
             submission = body.read(request, max_inputs=services.settings.max_inputs)
             accepted = services.submit.accept(submission, owner=OWNER, idempotency_key=key, traceparent=_traceparent())
-        job = _wait(services, accepted.job, seconds, _has_ended)
+        job, waited = _wait(services, accepted.job, seconds, _has_ended)
         response = jsonify(services.views.one(job))
         response.status_code = 200 if job.status.is_terminal and seconds is not None else 202
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         if response.status_code == 202:
             response.headers["Retry-After"] = str(_RETRY_AFTER_S)
-        if seconds is not None:
+        if seconds is not None and waited:
             response.headers["Preference-Applied"] = f"wait={seconds}"
         if accepted.replayed:
             response.headers["Idempotent-Replayed"] = "true"
@@ -65,7 +65,7 @@ def blueprint(services: Services) -> Blueprint:
         job = _live(services, job_id)
         seen = job.status
         if not seen.is_terminal:
-            job = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
+            job, _ = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
         include = _choice_argument("include", ["partial", "parts"])
         return jsonify(services.views.one(job, partial=include == "partial", parts=include == "parts"))
 
@@ -113,12 +113,14 @@ def _has_ended(job: Job) -> bool:
     return job.status.is_terminal
 
 
-def _wait(services: Services, job: Job, seconds: int | None, holds: Any) -> Job:
-    """Hold the request until `holds`, if there is room for one more that waits; else answer at once."""
-    if not seconds or holds(job) or not services.room_to_wait.acquire(blocking=False):
-        return job
+def _wait(services: Services, job: Job, seconds: int | None, holds: Callable[[Job], bool]) -> tuple[Job, bool]:
+    """Hold the request until `holds`, if there is room for one more that waits; also tells whether there was."""
+    if not seconds or holds(job):
+        return job, True
+    if not services.room_to_wait.acquire(blocking=False):
+        return job, False
     try:
-        return services.store.changes.wait_until(job, holds, seconds)
+        return services.store.changes.wait_until(job, holds, seconds), True
     finally:
         services.room_to_wait.release()
 

@@ -20,8 +20,13 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def narrow(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """An API that takes 1 MB a request, lets two jobs wait, and has no secret for webhooks."""
-    limits = {"PHI4_MAX_BODY_MB": "1", "PHI4_MAX_QUEUED_PARTS": "2", "PHI4_WEBHOOK_SECRET": ""}
+    """An API that takes 1 MB a request, lets two jobs and no request wait, and has no secret for webhooks."""
+    limits = {
+        "PHI4_MAX_BODY_MB": "1",
+        "PHI4_MAX_QUEUED_PARTS": "2",
+        "PHI4_MAX_WAITING_REQUESTS": "0",
+        "PHI4_WEBHOOK_SECRET": "",
+    }
     with api_alone(valkey, tmp_path_factory.mktemp("api"), **limits) as service:
         yield service
 
@@ -49,6 +54,15 @@ def test_a_webhook_needs_a_secret(narrow: Service) -> None:
 
     check(response, wrong_field("webhook_url"))
     assert "PHI4_WEBHOOK_SECRET" in response.json()["detail"]
+
+
+def test_a_request_that_finds_no_room_to_wait_is_answered_at_once(narrow: Service) -> None:
+    """The job is taken, and the answer does not claim that it was waited for."""
+    response = narrow.http.post("/v1/jobs", json=JOB, headers={"Prefer": "wait=30"}, timeout=10)
+
+    assert accepted(response)["status"] == "queued"
+    assert "Preference-Applied" not in response.headers
+    narrow.http.delete(response.headers["Location"])
 
 
 def test_a_full_queue_takes_no_more(narrow: Service) -> None:

@@ -22,8 +22,8 @@ class Finish:
         self._store = store
         self._blobs = blobs
 
-    def run(self, unit: Unit) -> str:
-        """Write the result and end the job as completed or failed (or as it was told to stop). Returns its status."""
+    def run(self, unit: Unit) -> None:
+        """Write the result and end the job as completed or failed, or as it was told to stop."""
         job = self._store.jobs.find(unit.job.id) or unit.job
         parts = self._store.jobs.parts(job)
         error = _only_errors(parts)
@@ -31,10 +31,8 @@ class Finish:
         if error is None:
             key = f"{job.id}/{RESULT}"
             self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
-        status = "failed" if error else "completed"
-        self._store.work.end(unit, status, error=error, result=key)
+        self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
         self.clean_up(job)
-        return status
 
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End the job as failed because its result could not be put together."""

@@ -13,6 +13,9 @@ _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 PARTS = Counter("phi4_parts_total", "Units of work that ended", ["type", "unit", "outcome"])
 PART_SECONDS = Histogram("phi4_part_seconds", "Time a unit of work took", ["type", "unit"], buckets=_SECONDS)
+JOB_SECONDS = Histogram(
+    "phi4_job_seconds", "Time from a job's POST to its end", ["type", "status"], buckets=(*_SECONDS, 900, 3_600)
+)
 IN_FLIGHT = Gauge("phi4_in_flight", "Units of work running in this worker")
 ENGINE_READY = Gauge("phi4_engine_ready", "1 when the engine has answered its probe", ["engine"])
 TOKENS = Counter("phi4_tokens_total", "Tokens the engine read and wrote", ["kind"])

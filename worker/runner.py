@@ -128,15 +128,18 @@ class Runner:
 
     def _finish(self, unit: Unit) -> str:
         try:
-            status = self._persist(lambda: self.finish.run(unit))
+            self._persist(lambda: self.finish.run(unit))
         except LeaseLost:
             raise
         except Phi4Error as error:
-            status = "failed"
             self.finish.fail(unit, error)
         self._wake_webhooks(unit)
-        log(_log, f"job {status}", **unit.job.log_context())
-        return status
+        job = self.store.jobs.find(unit.job.id)
+        if job is None:
+            return "deleted"
+        metrics.JOB_SECONDS.labels(job.type, job.status).observe((job.ended_ms - job.created_ms) / 1000)
+        log(_log, f"job {job.status}", **job.log_context())
+        return str(job.status)
 
     def _put_back(self, unit: Unit, *, counts: bool) -> None:
         try:
