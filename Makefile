@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo up test lint bench bench-quick lock clean
+.PHONY: help demo up test lint bench lock clean
 
 help:
 	@echo "make demo   start the service, run the examples through it, stop it"
