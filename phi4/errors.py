@@ -191,6 +191,18 @@ class AudioTooLong(InputError):
     code = "audio_too_long"
 
 
+class PromptTooLong(InputError):
+    """The question and its media are longer than the model's context."""
+
+    code = "prompt_too_long"
+
+
+class TooManyImages(InputError):
+    """The question is asked over more images than the engine takes at once."""
+
+    code = "too_many_images"
+
+
 class UrlForbidden(InputError):
     """The URL does not lead to a public address."""
 
@@ -215,6 +227,20 @@ class CannotAnswer(EngineError):
     """This engine cannot answer this."""
 
     code = "engine_cannot_answer"
+    retryable = False
+
+
+class AnswerLoops(EngineError):
+    """The model repeats itself without end."""
+
+    code = "answer_loops"
+    retryable = False
+
+
+class AnswerCut(EngineError):
+    """The answer was cut before its JSON ended; give it more `max_tokens`."""
+
+    code = "answer_cut"
     retryable = False
 
 

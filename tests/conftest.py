@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,6 +18,9 @@ from PIL import Image
 
 from cli.embedded import EmbeddedValkey, free_port
 from phi4.store import Store
+
+if TYPE_CHECKING:
+    from worker.engines.vllm import VllmEngine
 
 ROOT = Path(__file__).parent.parent
 
@@ -149,7 +152,7 @@ def make_service(redis_url: str, data_dir: Path, **env: str) -> Service:
         "PHI4_MIN_FREE_DISK_MB": "0",
         "PHI4_REAP_SECONDS": "0.5",
         "PHI4_LEASE_SECONDS": "3",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
@@ -167,6 +170,18 @@ def service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         codes = service.stop_all()
         service.http.close()
     assert codes == dict.fromkeys(codes, 0), "every process ends with 0 after SIGTERM"
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(tiny_phi4: Path) -> Iterator[VllmEngine]:
+    """The vLLM engine on the tiny checkpoint, started once; only where vLLM is installed."""
+    from tests.vllm_on_cpu import settings
+    from worker.engines.vllm import VllmEngine
+
+    engine = VllmEngine(settings(tiny_phi4))
+    engine.start(lambda _: None)
+    yield engine
+    engine.stop()
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
 from phi4.blobs import Blobs
-from phi4.errors import Phi4Error
+from phi4.errors import EngineDead, Phi4Error
 from phi4.job import INFER_QUEUES, SIDE_QUEUES, new_id
 from phi4.log import log, set_up
 from phi4.queue import TASK, Tickets, celery_app
 from phi4.settings import Settings
 from phi4.store import Store, WorkerInfo
 from worker import metrics
-from worker.engines.base import Engine
-from worker.engines.choose import EngineUnavailable, create_engine
+from worker.engines.base import Engine, EngineUnavailable
+from worker.engines.choose import create_engine
 from worker.finish import Finish
 from worker.gate import Gate
 from worker.in_flight import InFlight
@@ -88,8 +88,10 @@ class Worker:
         return min(self.settings.max_in_flight, self.engine.slots) if self.engine else _SIDE_THREADS
 
     def describe(self, in_flight: int) -> WorkerInfo:
-        """Say what this worker is and does."""
+        """Say what this worker is and does; asked every second, which is when an idle engine's death is noticed."""
         engine = self.engine
+        if engine is not None and self.stage == "ready":
+            self._check(engine)
         return WorkerInfo(
             name=self.name,
             queues=self.queues,
@@ -100,9 +102,15 @@ class Worker:
             in_flight=in_flight,
         )
 
+    def _check(self, engine: Engine) -> None:
+        try:
+            engine.check()
+        except EngineDead:
+            self._engine_died()
+
     def load_engine(self) -> None:
         """Load the engine and let it answer its probe; the stages show in `/health`."""
-        self.engine, reason = create_engine(self.settings.engine, threads=self.settings.cpu_threads or None)
+        self.engine, reason = create_engine(self.settings)
         log(_log, "engine chosen", engine=self.engine.name, model=self.engine.model, reason=reason)
         self.engine.start(self._enter)
 
