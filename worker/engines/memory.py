@@ -17,7 +17,7 @@ UTILIZATION = 0.9
 RESERVE = 3 * GIB // 2
 _BLOCK = 16  #: tokens that vLLM's KV cache gives out at once
 _ITEM = 2  #: bytes of a bfloat16
-#: From the model's own limit down to the least that is useful: a page at 150 dpi is 3,300 tokens, and its text must fit.
+#: From the model's limit down to the least that is useful: a page at 150 dpi is 3,300 tokens, and its text must fit.
 _LENGTHS = (131_072, 98_304, 65_536, 49_152, 32_768, 24_576, 16_384, 12_288, 8_192, 6_144, 4_096)
 # SigLIP so400m, whose sizes vLLM does not read from the checkpoint: 26 of 27 layers are run, 14-pixel patches of 448.
 _VISION_LAYERS, _VISION_WIDTH, _VISION_MLP, _VISION_PATCHES, _PATCH_VALUES = 26, 1_152, 4_304, 32 * 32, 14 * 14 * 3
@@ -65,7 +65,8 @@ class Shape:
             "audio_channels": _part(audio, "nemo_conv_settings").get("conv_channels"),
             "audio_bins": audio.get("input_size"),
         }
-        return cls(**{name: value for name, value in named.items() if isinstance(value, int)})
+        sizes: dict[str, Any] = {name: value for name, value in named.items() if isinstance(value, int)}
+        return cls(**sizes)
 
     @property
     def head_width(self) -> int:
