@@ -13,7 +13,10 @@ from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Spa
 
 
 class Scripted:
-    """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die"."""
+    """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die".
+
+    "speak 0.1 one|two" tells its text in pieces, with a pause after each, and once more after "stutter".
+    """
 
     name = "scripted"
     model = "scripted-1"
@@ -51,6 +54,13 @@ class Scripted:
                 return Answer("one two", spans=(Span(0.0, half, "one"), Span(half, seconds, "two")), language="en")
 
     def _obey(self, words: str, call: Call) -> None:
+        if found := re.search(r"speak ([\d.]+) (\S+)", words):
+            if "stutter" in words:
+                call.on_delta("ehm")
+                call.on_restart()
+            for piece in found.group(2).split("|"):
+                call.on_delta(piece)
+                _sleep(float(found.group(1)), call)
         if found := re.search(r"sleep ([\d.]+)", words):
             _sleep(float(found.group(1)), call)
         if found := re.search(r"record (\S+)", words):

@@ -90,13 +90,18 @@ def _ignore(_: str) -> None:
     """Drop a delta nobody listens to."""
 
 
+def _nothing() -> None:
+    """Restart a text nobody listens to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """How one task is to be run: its name in logs, its urgency, where deltas go, and the flag that stops it."""
 
     request_id: str = ""
     priority: int = 0  #: lower runs first, as vLLM's scheduler has it
-    on_delta: Callable[[str], None] = _ignore
+    on_delta: Callable[[str], None] = _ignore  #: takes each new piece of text, from any thread, and never blocks
+    on_restart: Callable[[], None] = _nothing  #: says that the text begins anew, as when a looping page is read again
     #: Set by the worker when the job is cancelled or past its deadline; the engine then raises `Cancelled`.
     cancelled: threading.Event = field(default_factory=threading.Event)
 
