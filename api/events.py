@@ -70,7 +70,8 @@ class _Stream:
 
     def chunks(self) -> Iterator[str]:
         """Give the stream piece by piece."""
-        yield f"retry: {_RECONNECT_MS}\n\n"
+        # No blank line here nor after a comment: some clients take it for the end of an event, and tell an empty one.
+        yield f"retry: {_RECONNECT_MS}\n"
         said, ended = time.monotonic(), False
         for event in self._services.store.events.follow(self._job.id, self._after):
             if event is not None:
@@ -79,7 +80,7 @@ class _Stream:
             elif self._services.closing.is_set() or has_left(self._connection):
                 return
             elif time.monotonic() - said >= _HEARTBEAT_S:
-                yield ": still here\n\n"
+                yield ": still here\n"
                 said = time.monotonic()
         if not ended:
             yield from self._gone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Spa
 class Scripted:
     """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die".
 
-    "speak 0.1 one|two" tells its text in pieces, with a pause after each, and once more after "stutter".
+    "fail thrice" fails as often as one run tries a part. "speak 0.1 one|two" tells a text in pieces, with a pause after
+    each; with "stutter" it begins twice.
     """
 
     name = "scripted"
@@ -25,7 +27,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self._dead = False
-        self._seen: set[str] = set()
+        self._seen: Counter[str] = Counter()
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Be ready at once."""
@@ -66,10 +68,10 @@ class Scripted:
         if found := re.search(r"record (\S+)", words):
             with Path(found.group(1)).open("a") as file:
                 file.write(f"{call.request_id}\n")
-        if "fail once" in words:
-            if words not in self._seen:
-                self._seen.add(words)
-                raise EngineError("This failed on purpose, once.")
+        if limited := re.search(r"fail (once|thrice)", words):
+            self._seen[words] += 1
+            if self._seen[words] <= {"once": 1, "thrice": 3}[limited.group(1)]:
+                raise EngineError("This failed on purpose, and will not for ever.")
         elif "fail" in words:
             raise EngineError("This failed on purpose.")
         if "cannot" in words:
