@@ -277,20 +277,24 @@ def test_a_follower_gets_events_as_they_happen(store: Store) -> None:
     assert follower.ended() == ["queued", "in_progress", "a", "b", "1/1", "completed", "result"]
 
 
-def test_a_follower_that_missed_a_message_reads(store: Store) -> None:
-    """A gap in the numbers tells it to."""
+def test_a_follower_that_missed_messages_reads(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap in the numbers tells it to: here every other message is lost."""
+    tell = store.changes._tell
+
+    def tell_odd_ones(job_id: str, number: str, name: str, data: str) -> None:
+        if int(number) % 2:
+            tell(job_id, number, name, data)
+
+    monkeypatch.setattr(store.changes, "_tell", tell_odd_ones)
     job = submit(store)
-    store.events.read(job.id)
     follower = Follower(store, job.id)
     eventually(lambda: follower.events, what="the first event")
     plan(store, claim(store, "prepare"), 1)
     part = claim(store)
     store.jobs.cancel(job.id, Cancelled())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.changes, "_tell", lambda *_: None)
-        store.work.put_back(part, counts=False)
-    assert follower.ended()[-2:] == ["cancelled", "error"]
-    assert [e.number for e in follower.events] == list(range(1, len(follower.events) + 1))
+    store.work.put_back(part, counts=False)
+
+    assert follower.ended() == ["queued", "in_progress", "cancelling", "cancelled", "error"]
 
 
 def test_a_follower_of_a_deleted_job_ends(store: Store) -> None:
