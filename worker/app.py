@@ -23,6 +23,7 @@ from phi4.queue import TASK, Tickets, celery_app
 from phi4.settings import Settings
 from phi4.store import Store, WorkerInfo
 from worker import metrics
+from worker.deltas import Deltas
 from worker.engines.base import Engine, EngineUnavailable
 from worker.engines.choose import create_engine
 from worker.finish import Finish
@@ -62,6 +63,7 @@ class Worker:
         self.in_flight = InFlight(
             self.store, lease_ms=self.lease_ms, every=settings.heartbeat_seconds, describe=self.describe
         )
+        self.deltas = Deltas(self.store)
         self.services = self._side_services() if role == "side" else []
         self.webhooks = next((s for s in self.services if isinstance(s, Webhooks)), None)
 
@@ -124,7 +126,7 @@ class Worker:
             in_flight=self.in_flight,
             finish=Finish(self.store, self.blobs),
             prepare=Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name),
-            infer=Infer(self.blobs, self.engine, part_tries=settings.part_tries) if self.engine else None,
+            infer=Infer(self.blobs, self.engine, self.deltas, part_tries=settings.part_tries) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,
             gate=Gate(),
@@ -135,6 +137,7 @@ class Worker:
         self.in_flight.start()
         if self.role == "infer":
             self.load_engine()
+            self.deltas.start()
         self._register_task(self.runner())
         for service in self.services:
             service.start()
@@ -221,6 +224,7 @@ class Worker:
             service.stop()
         self.in_flight.stop()
         if self.engine is not None:
+            self.deltas.stop()
             self.engine.stop()
         log(_log, "worker ended", worker=self.name, exit_code=self.exit_code)
 

@@ -114,7 +114,7 @@ def _ignore(_: str) -> None:
 
 
 def _nothing() -> None:
-    """Tell nobody."""
+    """Restart a text nobody listens to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,8 @@ class Call:
 
     request_id: str = ""
     priority: int = 0  #: lower runs first, as vLLM's scheduler has it
-    on_delta: Callable[[str], None] = _ignore
-    #: The answer is begun anew: what `on_delta` heard so far does not count.
-    on_restart: Callable[[], None] = _nothing
+    on_delta: Callable[[str], None] = _ignore  #: takes each new piece of text, from any thread, and never blocks
+    on_restart: Callable[[], None] = _nothing  #: says that the text begins anew, as when a looping page is read again
     #: Set by the worker when the job is cancelled or past its deadline; the engine then raises `Cancelled`.
     cancelled: threading.Event = field(default_factory=threading.Event)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.engines.choose import EngineUnavailable
+from worker.engines.base import EngineUnavailable
 from worker.engines.gpu import Card
 
 GIB = 2**30

@@ -1,4 +1,4 @@
-"""The production engine: Phi-4-multimodal in vLLM's AsyncLLM; the one file that knows vLLM.
+"""The production engine: Phi-4-multimodal in vLLM's AsyncLLM; this file and `vllm_start` are all that know vLLM.
 
 AsyncLLM lives on an event loop of its own inside the worker and drives EngineCore, its child process. A prompt is
 prepared in the thread that brings the task (a page takes 0.1 s), never on that loop. The names used here are the same
@@ -8,16 +8,12 @@ in vLLM 0.26 and 0.32 (tests/test_vllm_contract.py).
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import os
-import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from phi4.errors import (
@@ -32,16 +28,15 @@ from phi4.errors import (
     TooManyImages,
 )
 from phi4.settings import Settings
-from worker.engines import checkpoint
+from worker.engines import vllm_start
 from worker.engines.base import Answer, Call, EngineUnavailable, Modality, Task
-from worker.engines.engine_core import STAGE_FILE
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
 from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer, warmer
 from worker.engines.probe import probe
-from worker.engines.serve_args import ADAPTERS, adapter_folder, media_limits, serve_args
+from worker.engines.serve_args import media_limits
+from worker.engines.vllm_start import first_line
 
-_log = logging.getLogger(__name__)
 #: Threads that prepare prompts at once; a page takes one of them about 0.1 s.
 MAX_RENDER_THREADS = 8
 #: How often a waiting task looks whether it was cancelled.
@@ -73,7 +68,7 @@ class VllmEngine:
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
         self._render_threads = threads
         self._rendering = threading.BoundedSemaphore(threads)
-        self._adapters: dict[str, Any] = {}
+        self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
         self._llm: Any = None
 
@@ -84,19 +79,14 @@ class VllmEngine:
 
         Raises `EngineUnavailable` with what to set, or `EngineError` when a probe is not answered.
         """
-        settings = self._settings
-        folder = checkpoint.locate(
-            settings.checkpoint, settings.checkpoint_revision, settings.hf_token, adapters=ADAPTERS, stage=stage
-        )
-        stage("loading")
-        _set_environment(settings)
-        arguments = self._parse(serve_args(settings, folder, on_cpu=_on_cpu(), render_threads=self._render_threads))
         self._loop = EventLoop("vllm")
-        with tempfile.TemporaryDirectory() as told:
-            os.environ[STAGE_FILE] = str(Path(told) / "stage")
-            self._wait_for_start(self._loop.submit(self._load(arguments, folder)), Path(told) / "stage", stage)
+        try:
+            self._llm, self._adapters = vllm_start.load(self._settings, self._loop, self._render_threads, stage)
+        except EngineUnavailable:
+            self.stop()
+            raise
         stage("probing")
-        probe(self, settings.serve)
+        probe(self, self._settings.serve)
 
     def check(self) -> None:
         """Raise `EngineDead` when EngineCore is gone, or was never there."""
@@ -242,11 +232,11 @@ class VllmEngine:
         if type(error).__name__ == "EngineDeadError" or self._llm is None or self._llm.errored:
             return EngineDead("vLLM's EngineCore died.")
         if "maximum context length" in str(error):
-            return PromptTooLong(_first_line(error))
+            return PromptTooLong(first_line(error))
         if isinstance(error, ValueError) or any(c.__name__ == "VLLMClientError" for c in type(error).__mro__):
-            return CannotAnswer(f"The model cannot be asked this: {_first_line(error)}")
+            return CannotAnswer(f"The model cannot be asked this: {first_line(error)}")
         cause = error.__cause__ or error
-        return EngineError(f"vLLM failed: {type(cause).__name__}: {_first_line(cause)}")
+        return EngineError(f"vLLM failed: {type(cause).__name__}: {first_line(cause)}")
 
     def _check_counts(self, prompt: Prompt) -> None:
         limits = media_limits(self._settings)
@@ -254,61 +244,6 @@ class VllmEngine:
             raise TooManyImages(f"The question is asked over {len(prompt.images)} images; at most {limits.images} fit.")
         if len(prompt.clips) > limits.clips:
             raise TooManyImages(f"The question is asked over {len(prompt.clips)} clips; at most {limits.clips} fit.")
-
-    # -- start
-
-    def _parse(self, arguments: list[str]) -> Any:
-        """Let vLLM's own parser read its arguments, PHI4_EXTRA_SERVE_ARGS among them."""
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-        parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="PHI4_EXTRA_SERVE_ARGS"))
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                return AsyncEngineArgs.from_cli_args(parser.parse_args(arguments))
-        except (SystemExit, ValueError) as error:
-            why = (said.getvalue().strip().splitlines() or [str(error)])[-1]
-            raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {why}") from None
-
-    async def _load(self, arguments: Any, folder: Path) -> None:
-        from vllm.lora.request import LoRARequest
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        self._llm = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
-        for number, name in enumerate(ADAPTERS, start=1):
-            self._adapters[name] = LoRARequest(name, number, str(adapter_folder(folder, name)))
-            # Here, not with the first request: an adapter that cannot be loaded there ends the engine for everybody.
-            await self._llm.add_lora(self._adapters[name])
-
-    def _wait_for_start(self, loading: Future[None], told: Path, stage: Callable[[str], None]) -> None:
-        seen = "loading"
-        while True:
-            try:
-                return loading.result(timeout=_LOOK_S)
-            except TimeoutError:
-                if told.exists() and (now := told.read_text()) not in ("", seen):
-                    stage(now)
-                    seen = now
-            except Exception as error:
-                self.stop()
-                _log.exception("vLLM does not start")
-                raise EngineUnavailable(f"vLLM does not start: {_first_line(error)}") from None
-
-
-def _set_environment(settings: Settings) -> None:
-    """Set what vLLM reads when it is imported, and what its processes inherit."""
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # forking a process of many threads hangs
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if settings.hf_token:
-        os.environ.setdefault("HF_TOKEN", settings.hf_token)
-
-
-def _on_cpu() -> bool:
-    from vllm.platforms import current_platform
-
-    return bool(current_platform.is_cpu())
 
 
 def _answer(prompt: Prompt, said: _Said, prompt_tokens: int) -> Answer:
@@ -331,7 +266,3 @@ def _parsed(said: _Said) -> Any:
         if said.reason == "length":
             raise AnswerCut(f"The answer had no end after {said.tokens} tokens, so it is no JSON.") from None
         raise EngineError("The answer is no JSON although it was held to a schema.") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
