@@ -187,7 +187,7 @@ def test_a_page_that_loops_is_tried_warmer_and_then_given_up(
 
     def looping(prompt: Any, max_tokens: int) -> Any:
         warmth.append(prompt.temperature)
-        return sampling(replace(prompt, schema={"const": "round " * 400}), max_tokens)
+        return sampling(replace(prompt, schema={"const": "round " * 150}), max_tokens)
 
     monkeypatch.setattr(vllm_engine, "sampling", looping)
     restarts: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import logging
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
@@ -30,7 +31,7 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
     """Start an AsyncLLM on `loop`; returns it and its LoRA requests by name. Raises `EngineUnavailable`."""
     set_environment(settings)
     # Before anything is downloaded: wrong arguments should not cost an hour.
-    wanted = parse(shlex.split(settings.extra_serve_args))
+    wanted = read(shlex.split(settings.extra_serve_args))
     folder = checkpoint.locate(
         settings.checkpoint,
         settings.checkpoint_revision,
@@ -39,7 +40,7 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
         needs_weights=wanted.load_format != "dummy",
     )
     stage("loading")
-    arguments = parse(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=render_threads))
+    arguments = engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=render_threads))
     check_memory(arguments, folder)
     with tempfile.TemporaryDirectory() as told:
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
@@ -61,8 +62,8 @@ def on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def parse(arguments: Sequence[str]) -> Any:
-    """Let vLLM's own parser make AsyncEngineArgs. Raises `EngineUnavailable` with the parser's complaint."""
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Let vLLM's own parser read its arguments. Raises `EngineUnavailable` with the parser's complaint."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -70,10 +71,20 @@ def parse(arguments: Sequence[str]) -> Any:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return AsyncEngineArgs.from_cli_args(parser.parse_args(list(arguments)))
+            return cast(argparse.Namespace, parser.parse_args(list(arguments)))
     except (SystemExit, ValueError) as error:
         why = (said.getvalue().strip().splitlines() or [str(error)])[-1]
-        raise EngineUnavailable(f"vLLM does not take its arguments (PHI4_EXTRA_SERVE_ARGS?): {why}") from None
+        raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {why}") from None
+
+
+def engine_args(arguments: Sequence[str]) -> Any:
+    """Make vLLM's AsyncEngineArgs. Raises `EngineUnavailable`."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    try:
+        return AsyncEngineArgs.from_cli_args(read(arguments))
+    except ValueError as error:
+        raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {first_line(error)}") from None
 
 
 def check_memory(arguments: Any, folder: Path) -> None:
