@@ -7,14 +7,15 @@ import io
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 
+from cli import engine_commands
+from cli.errors import plain_errors
 from phi4 import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "p
 app = typer.Typer(help="OCR, visual question answering and speech recognition.", rich_markup_mode=None, **_OPTIONS)
 jobs = typer.Typer(help="See and cancel jobs.", rich_markup_mode=None, **_OPTIONS)
 app.add_typer(jobs, name="jobs")
+app.add_typer(engine_commands.app)
 
 
 def _http_url(value: str) -> str:
@@ -205,7 +207,7 @@ def up(port: _Port = None, data_dir: _DataDir = None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     from cli import local
 
-    with _plain_errors():
+    with plain_errors():
         code = local.up(_settings(port=port, data_dir=data_dir))
     raise typer.Exit(code)
 
@@ -215,7 +217,7 @@ def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
     """Start a service, send it the examples, and stop it again."""
     from cli.demo import demo as run_demo
 
-    with _plain_errors():
+    with plain_errors():
         code = run_demo(_settings(port=port, data_dir=data_dir))
     raise typer.Exit(code)
 
@@ -263,35 +265,8 @@ def _call(url: str, ask: Callable[[Remote], Awaitable[T]]) -> T:
         async with Remote(url) as remote:
             return await ask(remote)
 
-    with _plain_errors():
+    with plain_errors():
         return asyncio.run(call())
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Say in one line what went wrong, and exit: 1, 2 for wrong settings, 130 after Ctrl-C."""
-    from cli import show
-    from cli.remote import Refused, RemoteError
-    from cli.supervisor import StartFailed
-    from phi4.errors import Phi4Error
-    from phi4.settings import SettingsError
-
-    try:
-        yield
-    except Refused as refusal:
-        show.complain(f"{refusal.message} ({refusal.code})")
-    except RemoteError as error:
-        show.complain(error.message)
-    except (Phi4Error, StartFailed) as error:
-        show.complain(str(error))
-    except SettingsError as error:
-        show.complain(str(error))
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    else:
-        return
-    raise typer.Exit(1)
 
 
 def _settings(**given: object) -> Settings:

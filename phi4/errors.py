@@ -254,6 +254,13 @@ class AnswerCut(EngineError):
     retryable = False
 
 
+class EngineUnavailable(EngineError):
+    """The engine that was asked for cannot be had here; the message says what to set or install."""
+
+    code = "engine_unavailable"
+    retryable = False
+
+
 class EngineDead(EngineError):
     """The engine died; the part goes back to the queue."""
 

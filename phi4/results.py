@@ -70,7 +70,7 @@ def asr_result(pairs: Pairs, job: Job) -> dict[str, Any]:
     languages = [str(answer["language"]) for _, answer in pairs if answer.get("language")]
     result: dict[str, Any] = {
         "task": task,
-        "text": " ".join(s["text"] for s in spans),
+        "text": _between_words(job).join(s["text"] for s in spans),
         "language": languages[0] if languages else job.params.get("language"),
         "duration": round(sum(i.seconds or 0.0 for i in job.inputs), 3),
         "segments": segments,
@@ -87,6 +87,12 @@ def _spans(part: Part, answer: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         stop = max(start, min(offset + float(span["end"]), end))
         if text := str(span["text"]).strip():
             yield {"start": round(start, 3), "end": round(stop, 3), "text": text}
+
+
+def _between_words(job: Job) -> str:
+    """What stands between two clips' texts: Chinese and Japanese put no space between words."""
+    written = job.params.get("target_language" if job.params.get("task") == "translate" else "language")
+    return "" if written in ("zh", "ja") else " "
 
 
 def _clip_error(part: Part) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from phi4.errors import EngineUnavailable
 from phi4.settings import load
 from tests.engines import Scripted
-from worker.engines.base import EngineUnavailable
 from worker.engines.choose import create_engine, has_cuda_device
 
 

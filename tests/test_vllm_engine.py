@@ -20,6 +20,7 @@ from phi4.errors import (
     AudioTooShort,
     Cancelled,
     CannotAnswer,
+    EngineUnavailable,
     ImageTooSmall,
     Phi4Error,
     PromptTooLong,
@@ -27,7 +28,7 @@ from phi4.errors import (
 )
 from tests.conftest import eventually
 from tests.vllm_on_cpu import LASTING, exactly, picture, settings, sound
-from worker.engines.base import Answer, AskImages, Call, Chat, EngineUnavailable, ReadPage, Task, TranscribeClip, Turn
+from worker.engines.base import Answer, AskImages, Call, Chat, ReadPage, Task, TranscribeClip, Turn
 from worker.engines.crops import image_tokens
 from worker.engines.phi4 import TRANSCRIBE, TRANSLATE
 

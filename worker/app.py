@@ -24,7 +24,7 @@ from phi4.settings import Settings
 from phi4.store import Store, WorkerInfo
 from worker import metrics
 from worker.deltas import Deltas
-from worker.engines.base import Engine, EngineUnavailable
+from worker.engines.base import Engine
 from worker.engines.choose import create_engine
 from worker.finish import Finish
 from worker.gate import Gate
@@ -241,9 +241,6 @@ def run(settings: Settings, role: Role, *, exit: Callable[[int], Any] = sys.exit
         code = Worker(settings, role).run()
     except Phi4Error as error:
         log(_log, "worker cannot start", level=logging.ERROR, code=error.code, error=error.message)
-        code = 1
-    except EngineUnavailable as error:
-        log(_log, "worker cannot start", level=logging.ERROR, code="engine_unavailable", error=str(error))
         code = 1
     except Exception:
         # Whatever keeps an engine from starting must end the process, or it would take work for ever and do none.

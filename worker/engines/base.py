@@ -129,10 +129,6 @@ class Call:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-class EngineUnavailable(RuntimeError):
-    """The engine that was asked for cannot be had here; the message says what to set or install."""
-
-
 class Engine(Protocol):
     """One loaded model. `run` is called from many threads at once, at most `slots` of them."""
 

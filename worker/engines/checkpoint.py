@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from phi4.errors import EngineUnavailable
 from phi4.settings import MICROSOFTS_MODEL, PINNED_REVISION
-from worker.engines.base import EngineUnavailable
 
 ADAPTERS = ("vision-lora", "speech-lora")
 #: What a download of Microsoft's model at the pinned commit takes, with both adapters.

@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
-from worker.engines.base import Engine, EngineUnavailable
+from worker.engines.base import Engine
 
 BUILT_IN = ("auto", "cpu", "vllm")
 #: More threads than this gain little on one page and cost memory.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.engines.base import EngineUnavailable
+from phi4.errors import EngineUnavailable
 from worker.engines.gpu import Card
 
 GIB = 2**30

@@ -64,7 +64,8 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         # With fewer slots than adapters, vision and speech would take turns. The CPU build gives requests without an
         # adapter the last one of a mixed batch unless a slot is free.
         *("--max-loras", str(len(ADAPTERS) + on_cpu)),
-        *("--max-cpu-loras", str(len(ADAPTERS) + on_cpu)),
+        # `phi4 serve` knows one adapter by two names.
+        *("--max-cpu-loras", str(len(ADAPTERS) + 1)),
         *("--limit-mm-per-prompt", json.dumps({"image": limits.images, "audio": limits.clips})),
         # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
         *("--mm-processor-cache-gb", "0"),
@@ -72,4 +73,21 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         # SIGTERM to the whole process group lets what is running end.
         *("--shutdown-timeout", str(int(settings.drain_seconds))),
         *shlex.split(settings.extra_serve_args),
+    ]
+
+
+def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_threads: int) -> list[str]:
+    """List the arguments of `vllm serve`: those of the engine, and adapters that come with the kind of content.
+
+    vLLM's server takes the adapter whose name begins the type of a content part: `image_url`, `audio_url`, and
+    `input_audio`, OpenAI's own. With pictures and sound in one request it takes none.
+    """
+    _, model, *rest = serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=render_threads)
+    vision, speech = (str(adapter_folder(checkpoint, name)) for name in ADAPTERS)
+    return [
+        model,
+        *("--host", settings.host),
+        *("--port", str(settings.port)),
+        *("--default-mm-loras", json.dumps({"image": vision, "audio": speech, "input": speech})),
+        *rest,
     ]

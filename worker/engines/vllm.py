@@ -23,13 +23,14 @@ from phi4.errors import (
     CannotAnswer,
     EngineDead,
     EngineError,
+    EngineUnavailable,
     Phi4Error,
     PromptTooLong,
     TooManyImages,
 )
 from phi4.settings import Settings
 from worker.engines import vllm_start
-from worker.engines.base import Answer, Call, EngineUnavailable, Modality, Task
+from worker.engines.base import Answer, Call, Modality, Task
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
 from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer, warmer

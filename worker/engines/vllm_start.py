@@ -8,18 +8,19 @@ import io
 import logging
 import os
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
-from worker.engines.base import EngineUnavailable
 from worker.engines.engine_core import STAGE_FILE
 from worker.engines.event_loop import EventLoop
-from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args
+from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args, server_args
 
 _log = logging.getLogger(__name__)
 Stage = Callable[[str], None]
@@ -29,22 +30,35 @@ _LOOK_S = 0.2
 
 def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage) -> tuple[Any, dict[str, Any]]:
     """Start an AsyncLLM on `loop`; returns it and its LoRA requests by name. Raises `EngineUnavailable`."""
-    set_environment(settings)
-    # Before anything is downloaded: wrong arguments should not cost an hour.
-    wanted = read(shlex.split(settings.extra_serve_args))
-    folder = checkpoint.locate(
-        settings.checkpoint,
-        settings.checkpoint_revision,
-        settings.hf_token,
-        stage=stage,
-        needs_weights=wanted.load_format != "dummy",
-    )
+    folder = find(settings, stage)
     stage("loading")
     arguments = engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=render_threads))
     check_memory(arguments, folder)
     with tempfile.TemporaryDirectory() as told:
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
         return _follow(loop.submit(_load(arguments, folder)), Path(told) / "stage", stage)
+
+
+def server_command(settings: Settings, stage: Stage) -> list[str]:
+    """The command that runs vLLM's own OpenAI-compatible server. Raises `EngineUnavailable`."""
+    folder = find(settings, stage)
+    check_memory(engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=1)), folder)
+    arguments = server_args(settings, folder, on_cpu=on_cpu(), render_threads=1)
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", *arguments]
+
+
+def find(settings: Settings, stage: Stage) -> Path:
+    """Locate the model's files, downloading them if need be. Raises `EngineUnavailable`."""
+    set_environment(settings)
+    # Before anything is downloaded: wrong arguments should not cost an hour.
+    wanted = read(shlex.split(settings.extra_serve_args))
+    return checkpoint.locate(
+        settings.checkpoint,
+        settings.checkpoint_revision,
+        settings.hf_token,
+        stage=stage,
+        needs_weights=wanted.load_format != "dummy",
+    )
 
 
 def set_environment(settings: Settings) -> None:

@@ -1,0 +1,82 @@
+"""The words of `phi4` that need an engine but no service: `predict` and `serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli.errors import plain_errors
+
+if TYPE_CHECKING:
+    from cli.predict import Request
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": False}
+
+
+@app.command()
+def predict(
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", "--images", help="An image or a PDF; may be repeated.", **_FILE),
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="A recording.", **_FILE)] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What is asked.  [default: read pages, write down speech]", show_default=False)
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="Write here.  [default: stdout]", show_default=False)] = None,
+    format: Annotated[Literal["txt", "json"], typer.Option(help="What to write.")] = "txt",
+    batch_input: Annotated[Path | None, typer.Option(help="Requests, one JSON object a line.", **_FILE)] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where the batch's answers go.", show_default=False)
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)] = None,
+) -> None:
+    """Answer about files at once, without a service: loads the engine, answers, ends."""
+    if (batch_input is None) == (not image and audio is None):
+        raise typer.BadParameter("give --image or --audio, or --batch-input")
+    if (batch_input is None) != (output_dir is None):
+        raise typer.BadParameter("--batch-input and --output-dir go together")
+    with plain_errors():
+        from cli.predict import Request, read_batch
+
+        pictures = (*(image or []), *(more or []))  # `--images a.png b.png`, as a shell's glob gives them
+        asked = read_batch(batch_input) if batch_input else [Request("answer", pictures, audio, prompt, max_tokens)]
+        code = _predict(asked, output, output_dir, format)
+    raise typer.Exit(code)
+
+
+def _predict(asked: list[Request], output: Path | None, folder: Path | None, format: Literal["txt", "json"]) -> int:
+    from cli import predict, show
+    from phi4.settings import load
+
+    def write(request: Request, result: dict[str, Any]) -> None:
+        text = predict.render(result, format)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{request.name}.{format}").write_text(text, encoding="utf-8")
+        elif output is not None:
+            output.write_text(text, encoding="utf-8")
+        else:
+            show.write(text)
+
+    faults = predict.predict(load(), asked, write)
+    for name, message in faults.items():
+        show.complain(message if len(asked) == 1 else f"{name}: {message}")
+    return 1 if faults else 0
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: $PORT, or 8000]")] = None,
+) -> None:
+    """Run vLLM's own OpenAI-compatible server; pictures and sound choose their adapter by themselves."""
+    with plain_errors():
+        from cli.serve import serve as become_server
+        from phi4.settings import load
+
+        become_server(load(**({} if port is None else {"port": port})))

@@ -1,0 +1,164 @@
+"""`phi4 predict`: answers about files without a service, from an engine in the command's own process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from tests.conftest import ROOT, pdf, png
+
+TALK = ROOT / "examples" / "inputs" / "talk.mp3"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a picture, a document of two pages and a damaged file; the engine obeys its prompts."""
+    monkeypatch.setenv("PHI4_ENGINE", "tests.engines:Scripted")
+    (tmp_path / "a.png").write_bytes(png(320, 200))
+    (tmp_path / "two.pdf").write_bytes(pdf(2))
+    (tmp_path / "bad.png").write_bytes(png()[:60])
+    return tmp_path
+
+
+def predict(*arguments: str | Path) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(app, ["predict", *map(str, arguments)])
+
+
+def test_a_picture_is_read_when_nothing_is_asked(inputs: Path) -> None:
+    """The words go to stdout and nothing else does."""
+    result = predict("--image", inputs / "a.png")
+
+    assert (result.exit_code, result.stdout) == (0, "page 320x200\n")
+
+
+def test_every_page_of_a_document_is_read(inputs: Path) -> None:
+    """Pages are joined by an empty line."""
+    pages = predict("--image", inputs / "two.pdf").stdout.split("\n\n")
+
+    assert [page.split("x")[0].split()[0] for page in pages] == ["page", "page"]
+
+
+def test_a_prompt_asks_over_all_pictures_together(inputs: Path) -> None:
+    """`--images a b` as a shell's glob gives it, and PDF pages among them, are one question."""
+    result = predict("--images", inputs / "a.png", inputs / "two.pdf", "--prompt", "Same?")
+
+    assert (result.exit_code, result.stdout) == (0, "3 images: Same?\n")
+
+
+def test_a_recording_is_written_down(inputs: Path) -> None:
+    """Clip by clip, joined to one text."""
+    result = predict("--audio", TALK)
+
+    assert result.exit_code == 0
+    assert set(result.stdout.split()) == {"one", "two"}
+
+
+def test_json_tells_what_was_asked_and_used(inputs: Path) -> None:
+    """With the engine, its model and its tokens."""
+    out = inputs / "answer.json"
+
+    result = predict("--image", inputs / "a.png", "--format", "json", "--output", out)
+
+    told: dict[str, Any] = json.loads(out.read_text())
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert told == {
+        "name": "answer",
+        "files": [str(inputs / "a.png")],
+        "prompt": None,
+        "text": "page 320x200",
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 10, "completion_tokens": 3},
+        "engine": "scripted",
+        "model": "scripted-1",
+    }
+
+
+def test_one_bad_request_does_not_end_a_batch(inputs: Path) -> None:
+    """The others are answered, each into a file of its own; the fault is named, and the exit code tells."""
+    lines = [
+        {"image": "a.png"},
+        {"name": "both", "images": ["a.png", "two.pdf"], "prompt": "Same?"},
+        {"image": "bad.png"},
+        {"image": "missing.png"},
+        {"image": "a.png", "prompt": "cannot"},
+    ]
+    batch, out = inputs / "requests.jsonl", inputs / "out"
+    batch.write_text("\n".join(json.dumps(line) for line in lines))
+
+    result = predict("--batch-input", batch, "--output-dir", out)
+
+    assert result.exit_code == 1
+    assert {p.name: p.read_text() for p in out.iterdir()} == {
+        "1.txt": "page 320x200\n",
+        "both.txt": "3 images: Same?\n",
+    }
+    assert sorted(line.split(":")[1].strip() for line in result.stderr.splitlines() if "phi4:" in line) == [
+        "3",
+        "4",
+        "5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: Expecting property name"),
+        ("[]", "line 1: takes audio, image"),
+        ('{"image": "a.png", "color": 1}', "line 1: takes audio, image"),
+        ('{"name": "../a", "image": "a.png"}', "'../a' is no name for a file"),
+        ('{"image": 7}', "line 1: unsupported operand"),
+        ('{"name": "a", "image": "a.png"}\n{"name": "a", "image": "a.png"}', "the name 'a' is given twice"),
+        ("", "holds no requests"),
+    ],
+)
+def test_a_batch_that_cannot_be_read_says_where(inputs: Path, line: str, message: str) -> None:
+    """Before an engine is loaded for it."""
+    batch = inputs / "requests.jsonl"
+    batch.write_text(line)
+
+    result = predict("--batch-input", batch, "--output-dir", inputs / "out")
+
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give --image or --audio"),
+        (["--image", "a.png", "--batch-input", "a.png"], 2, "give --image or --audio, or --batch-input"),
+        (["--batch-input", "a.png"], 2, "--batch-input and --output-dir go together"),
+        (["--image", "a.png", "--output-dir", "x"], 2, "--batch-input and --output-dir go together"),
+        (["--image", "nothing.png"], 2, "does not exist"),
+        (["--image", "bad.png"], 1, "cannot be read"),
+        (["--image", "a.png", "--audio", str(TALK)], 1, "need a prompt"),
+        (["--image", "a.png", "--prompt", "fail"], 1, "failed on purpose"),
+    ],
+)
+def test_what_cannot_be_answered_says_why(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    """One line, and no traceback."""
+    monkeypatch.chdir(inputs)
+
+    result = predict(*arguments)
+
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_engine_that_is_not_there_is_named(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a worker."""
+    monkeypatch.setenv("PHI4_ENGINE", "nothing")
+
+    result = predict("--image", inputs / "a.png")
+
+    assert result.exit_code == 1
+    assert 'PHI4_ENGINE is "nothing"' in result.stderr
