@@ -18,6 +18,7 @@ from PIL import Image
 
 from cli.embedded import EmbeddedValkey, free_port
 from phi4.store import Store
+from tests.tiny_phi4 import PLUGIN, environment
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,6 +68,27 @@ def store(valkey: str) -> Iterator[Store]:
     store.client.flushdb()
     yield store
     store.client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_phi4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny checkpoint that vLLM loads, in this process and in those it starts; only where torch is installed."""
+    from tests.tiny_phi4.make import make_tiny
+
+    folder = tmp_path_factory.mktemp("phi4") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        patch.syspath_prepend(PLUGIN)
+        yield make_tiny(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_native_phi4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint for transformers' own class; only where transformers is installed."""
+    from tests.tiny_phi4.native import make_native_tiny
+
+    return make_native_tiny(tmp_path_factory.mktemp("phi4") / "native")
 
 
 @dataclass
@@ -149,7 +171,7 @@ def make_service(redis_url: str, data_dir: Path, **env: str) -> Service:
         "PHI4_MIN_FREE_DISK_MB": "0",
         "PHI4_REAP_SECONDS": "0.5",
         "PHI4_LEASE_SECONDS": "3",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
