@@ -43,7 +43,7 @@ test-vllm:
 	  echo "They need vLLM's CPU build: Linux on x86-64, Python 3.11 (PYTHON=python3.11) and"; \
 	  echo "torch's CPU build where pip finds it (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL)."; \
 	  echo "It could not be installed into $(VLLM_VENV); the end of install.log there:"; \
-	  grep -v ^WARNING $(VLLM_VENV)/install.log | tail -n 8 | sed 's/^/  | /'; \
+	  grep -v ^WARNING $(VLLM_VENV)/install.log | tail -n 8 | cut -c1-200 | sed 's/^/  | /'; \
 	  echo "======================================================================"; \
 	fi
 
