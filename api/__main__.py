@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
 
 from phi4.errors import Phi4Error
 from phi4.log import log, set_up
@@ -23,19 +26,35 @@ _SHORT_REQUEST_THREADS = 16
 _BOOT_FAILED = 4
 
 
+#: Connections that are kept open between requests, beside those that hold a thread.
+_IDLE_CONNECTIONS = 1_000
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's threads; told to end, it tells the streams, which would else hold it up for its whole grace."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.app.closing.set()
+        super().handle_exit(sig, frame)
+
+
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """One process, many threads: state lives in Redis, so more processes are more containers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.closing = threading.Event()
         super().__init__()
 
     def load_config(self) -> None:
+        settings = self._settings
+        threads = settings.max_waiting_requests + settings.max_event_streams + _SHORT_REQUEST_THREADS
         options: dict[str, Any] = {
-            "bind": f"{_bracketed(self._settings.host)}:{self._settings.port}",
-            "worker_class": "gthread",
+            "bind": f"{_bracketed(settings.host)}:{settings.port}",
+            "worker_class": _Worker,
             "workers": 1,
-            "threads": self._settings.max_waiting_requests + _SHORT_REQUEST_THREADS,
+            "threads": threads,
+            "worker_connections": threads + _IDLE_CONNECTIONS,
             "timeout": 120,
             "graceful_timeout": 30,
             "keepalive": 15,
@@ -50,7 +69,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         from api.app import create_app
 
         try:
-            return create_app(self._settings)
+            return create_app(self._settings, self.closing)
         except Phi4Error as error:
             log(_log, "API cannot start", level=logging.ERROR, code=error.code, error=error.message)
             sys.exit(_BOOT_FAILED)

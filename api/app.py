@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 
 from flask import Flask, Response, g, request
 
-from api import docs, health, jobs, metrics, problems
+from api import docs, events, health, jobs, metrics, problems
 from api.services import Services
 from phi4.job import new_id
 from phi4.settings import Settings
@@ -16,18 +17,18 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MAX_FORM_BYTES = 4 << 20
 
 
-def create_app(settings: Settings) -> Flask:
-    """Make the application. Raises `StoreUnavailable`, `UnsuitableRedis`."""
+def create_app(settings: Settings, closing: threading.Event | None = None) -> Flask:
+    """Make the application; `closing` ends its event streams. Raises `StoreUnavailable`, `UnsuitableRedis`."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_mb << 20
     app.config["MAX_FORM_MEMORY_SIZE"] = _MAX_FORM_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    services = Services.build(settings)
+    services = Services.build(settings, closing or threading.Event())
     problems.install(app)
     _name_requests(app)
     metrics.install(app, settings, services.store)
-    for room in (jobs, health, docs):
+    for room in (jobs, events, health, docs):
         app.register_blueprint(room.blueprint(services))
     return app
 

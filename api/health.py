@@ -62,5 +62,6 @@ def limits(services: Services) -> dict[str, Any]:
         "max_inputs",
         "max_queued_parts",
         "job_window",
+        "max_event_streams",
     )
     return {name: getattr(settings, name) for name in names}

@@ -62,7 +62,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("/<job_id>")
     def show(job_id: str) -> Response:
         """Show a job; with `wait` as soon as its status changes."""
-        job = _live(services, job_id)
+        job = live(services, job_id)
         seen = job.status
         if not seen.is_terminal:
             job, _ = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
@@ -72,7 +72,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("/<job_id>/result")
     def result(job_id: str) -> Response:
         """Give the result in the format asked for."""
-        job = _live(services, job_id)
+        job = live(services, job_id)
         wanted = _choice_argument("format", list(formats.ALL_FORMATS)) or "json"
         text, content_type = formats.render(services.views.result(job), job.type, wanted)
         return Response(text, content_type=content_type)
@@ -80,7 +80,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.post("/<job_id>/cancel")
     def cancel(job_id: str) -> Response:
         """Ask a job to stop; a job that ended stays as it is."""
-        job = _live(services, job_id)
+        job = live(services, job_id)
         services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
         if job.webhook_url:
             services.tickets.wake("webhooks")
@@ -88,6 +88,20 @@ def blueprint(services: Services) -> Blueprint:
         if job.status != before:
             log(_log, f"job {job.status}", **job.log_context())
         return jsonify(services.views.one(job))
+
+    @routes.post("/<job_id>/retry")
+    def retry(job_id: str) -> Response:
+        """Run a failed or cancelled job again."""
+        job = live(services, job_id)
+        services.store.jobs.retry(job, most_waiting=services.settings.max_queued_parts)
+        services.tickets.wake("prepare")
+        job = services.store.jobs.get(job.id, OWNER)
+        log(_log, "job retried", attempts=job.attempts, **job.log_context())
+        response = jsonify(services.views.one(job))
+        response.status_code = 202
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+        return response
 
     @routes.delete("/<job_id>")
     def delete(job_id: str) -> Response:
@@ -101,7 +115,7 @@ def blueprint(services: Services) -> Blueprint:
     return routes
 
 
-def _live(services: Services, job_id: str) -> Job:
+def live(services: Services, job_id: str) -> Job:
     """Read a job that has not expired. Raises `NotFound`, `Expired`."""
     job = services.store.jobs.get(job_id, OWNER)
     if job.status == Status.EXPIRED:

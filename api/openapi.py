@@ -93,6 +93,26 @@ def _paths() -> Schema:
                 "Cancel a job", {"200": _job("The job")}, problems=("404", "410", "503"), parameters=[job_id]
             ),
         },
+        "/v1/jobs/{job_id}/retry": {
+            "post": _operation(
+                "Run a failed or cancelled job again, all of it, while its input is kept",
+                {"202": _job("The job, queued for its next run")},
+                problems=("404", "409", "410", "429", "503"),
+                parameters=[job_id],
+            ),
+        },
+        "/v1/jobs/{job_id}/events": {
+            "get": _operation(
+                "Follow a job: Server-Sent Events status, progress, delta, result, error",
+                {"200": _stream(), "204": {"description": "The job has ended and there is no event after that id"}},
+                problems=("404", "410", "422", "429", "503"),
+                parameters=[
+                    job_id,
+                    _parameter("Last-Event-ID", "header", {"type": "integer"}, "Go on after this event"),
+                    _parameter("after", "query", {"type": "integer"}, "The same, for clients that set no headers"),
+                ],
+            ),
+        },
         "/v1/jobs/{job_id}/result": {
             "get": _operation(
                 "Get the result",
@@ -150,6 +170,17 @@ def _json(description: str, schema: Schema) -> Schema:
 
 def _job(description: str) -> Schema:
     return _json(description, _ref("Job"))
+
+
+def _stream() -> Schema:
+    fields = (
+        "Each has `id` (grows by one) and `data`, JSON with `job_id` and `part` (number or null). `status`: `status`, "
+        "`attempts`. `progress`: `completed`, `total` (null until known), `unit`. `delta`: `attempt` (of the part), "
+        "`offset` (bytes of UTF-8 before it; 0: drop what you had of this part), `text`. The last one is `result` "
+        "(`result`; null when it is gone already) or `error` (`error` as in the job). Deltas come while somebody "
+        "reads, and a reader that was away for long may miss some: the result has the whole text."
+    )
+    return {"description": fields, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 def _result() -> Schema:

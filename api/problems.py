@@ -27,6 +27,8 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.Expired: 410,
     errors.NotFinished: 409,
     errors.NoResult: 409,
+    errors.NotRetryable: 409,
+    errors.TooManyStreams: 429,
     errors.FormatUnavailable: 422,
     errors.IdempotencyConflict: 409,
     errors.IdempotencyMismatch: 422,

@@ -23,11 +23,14 @@ class Services:
     tickets: Tickets
     submit: Submit
     views: Views
-    #: Requests that wait hold a thread each; they may never hold the last ones.
+    #: Requests that wait and event streams hold a thread each; they may never hold the last ones.
     room_to_wait: threading.Semaphore
+    room_for_streams: threading.Semaphore
+    #: Set when this process was told to end; streams end then, and their readers come back to another process.
+    closing: threading.Event
 
     @classmethod
-    def build(cls, settings: Settings) -> Services:
+    def build(cls, settings: Settings, closing: threading.Event) -> Services:
         """Connect everything. Raises `StoreUnavailable`, `UnsuitableRedis`."""
         store = Store.at(settings.redis_url, allow_evicting=settings.allow_evicting_redis)
         blobs = Blobs(settings.blobs_url, min_free_bytes=settings.min_free_disk_mb << 20)
@@ -40,4 +43,6 @@ class Services:
             submit=Submit(settings, store, blobs, tickets),
             views=Views(store, blobs),
             room_to_wait=threading.Semaphore(settings.max_waiting_requests),
+            room_for_streams=threading.Semaphore(settings.max_event_streams),
+            closing=closing,
         )

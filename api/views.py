@@ -114,7 +114,7 @@ def timings(job: Job) -> dict[str, int]:
     """Say in milliseconds how long a job waited, was prepared, and ran; what has not happened yet is left out."""
     times: dict[str, int] = {}
     if job.preparing_ms:
-        waited = job.preparing_ms - job.created_ms
+        waited = job.preparing_ms - job.queued_ms
         if job.started_ms and job.prepared_ms:
             waited += max(0, job.started_ms - job.prepared_ms)
         times["queued_ms"] = waited
@@ -138,7 +138,12 @@ def _input(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _links(job_id: str) -> dict[str, str]:
     here = f"/v1/jobs/{job_id}"
-    return {"self": here, "cancel": f"{here}/cancel", "result": f"{here}/result"}
+    return {
+        "self": here,
+        "cancel": f"{here}/cancel",
+        "result": f"{here}/result",
+        "events": f"{here}/events",
+    }
 
 
 def _seconds(milliseconds: int) -> int | None:

@@ -188,6 +188,14 @@ def cancel_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
     (show.write_json if as_json else show.job)(job)
 
 
+@jobs.command("watch")
+def watch_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
+    """Show what happens to a job until it ends; exits with 0 when it completed."""
+    from cli.watch import watch
+
+    raise typer.Exit(_call(url, lambda remote: watch(remote, job_id, as_json=as_json)))
+
+
 _Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Where to listen.  [default: $PORT, or 8000]")]
 _DataDir = Annotated[Path | None, typer.Option(help="Where to keep jobs.  [default: $PHI4_DATA_DIR, or .phi4]")]
 

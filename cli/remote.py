@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import EventSource
 
 from phi4 import __version__
 
@@ -124,6 +125,24 @@ class Remote:
         """List jobs, newest first; filters are those of the API: `status`, `type`, `limit`."""
         response = await self._request("GET", "/v1/jobs", params={k: v for k, v in filters.items() if v})
         return cast(list[Job], self._object(response, "data")["data"])
+
+    async def events(self, job_id: str, after: int) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+        """Follow a job's events (number, name, data) from after one on; ends with the stream, also when it breaks."""
+        timeout = httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None)
+        try:
+            async with self._client.stream(
+                "GET", _path(job_id, "events"), params={"after": after}, timeout=timeout
+            ) as response:
+                self.has_answered = True
+                if not response.is_success:
+                    await response.aread()
+                    raise self._refusal(response)
+                async for event in EventSource(response).aiter_sse():
+                    yield int(event.id or 0), event.event, event.json()
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(self._address, str(error) or type(error).__name__) from None
+        except httpx.TransportError as error:
+            raise BrokenOff(str(error) or type(error).__name__) from None
 
     async def cancel(self, job_id: str) -> Job:
         """Ask a job to stop; a job that ended stays as it is."""

@@ -44,8 +44,6 @@ class MalformedRequest(RequestError):
 class InvalidRequest(RequestError):
     """One or more fields are missing or wrong; see `errors`."""
 
-    code = "invalid_request"
-
 
 class UnsupportedMedia(RequestError):
     """This kind of file does not belong to this type of job."""
@@ -83,6 +81,18 @@ class NoResult(RequestError):
     """The job ended without a result."""
 
     code = "no_result"
+
+
+class NotRetryable(RequestError):
+    """Only a job that failed or was cancelled can be run again."""
+
+    code = "not_retryable"
+
+
+class TooManyStreams(RequestError):
+    """Too many event streams are open; try again in a moment, or poll the job with `?wait=`."""
+
+    code = "too_many_streams"
 
 
 class FormatUnavailable(RequestError):
@@ -191,6 +201,18 @@ class AudioTooLong(InputError):
     code = "audio_too_long"
 
 
+class PromptTooLong(InputError):
+    """The question and its media are longer than the model's context."""
+
+    code = "prompt_too_long"
+
+
+class TooManyImages(InputError):
+    """The question is asked over more images than the engine takes at once."""
+
+    code = "too_many_images"
+
+
 class UrlForbidden(InputError):
     """The URL does not lead to a public address."""
 
@@ -218,6 +240,20 @@ class CannotAnswer(EngineError):
     retryable = False
 
 
+class AnswerLoops(EngineError):
+    """The model repeats itself without end."""
+
+    code = "answer_loops"
+    retryable = False
+
+
+class AnswerCut(EngineError):
+    """The answer was cut before its JSON ended; give it more `max_tokens`."""
+
+    code = "answer_cut"
+    retryable = False
+
+
 class EngineDead(EngineError):
     """The engine died; the part goes back to the queue."""
 
@@ -227,7 +263,6 @@ class EngineDead(EngineError):
 class ServiceError(Phi4Error):
     """The service failed on its own side."""
 
-    code = "internal_error"
     retryable = True
 
 
@@ -255,12 +290,6 @@ class BlobTampered(ServiceError):
 
     code = "blob_tampered"
     retryable = False
-
-
-class NewerRecord(ServiceError):
-    """The record was written by a newer version of the service."""
-
-    code = "newer_record"
 
 
 class WorkerLost(ServiceError):

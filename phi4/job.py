@@ -151,6 +151,7 @@ class Job:
     queue: str
     attempts: int
     created_ms: int
+    retried_ms: int
     expires_ms: int
     preparing_ms: int
     prepared_ms: int
@@ -196,6 +197,16 @@ class Job:
         return {"job": self.id, "type": self.type, "owner": self.owner, "trace": self.trace_id}
 
     @property
+    def queued_ms(self) -> int:
+        """When this run of the job was queued."""
+        return self.retried_ms or self.created_ms
+
+    @property
+    def scratch(self) -> str:
+        """The folder of what only this run of the job needs: runs never touch each other's."""
+        return f"{self.id}/run-{self.attempts}"
+
+    @property
     def trace_id(self) -> str:
         """The trace id the job came with, or ''."""
         return trace_id(self.traceparent)
@@ -205,6 +216,7 @@ _TEXTS = ("queue", "stop", "result", "webhook_url", "input_retention", "tracepar
 _NUMBERS = (
     "attempts",
     "created_ms",
+    "retried_ms",
     "expires_ms",
     "preparing_ms",
     "prepared_ms",

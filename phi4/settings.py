@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from phi4.job import QUEUES
 
-#: What a message must never show.
-_SECRETS = ("PHI4_WEBHOOK_SECRET", "REDIS_URL", "HF_TOKEN")
+#: What a message must never show; vLLM's arguments may hold an API key.
+_SECRETS = ("PHI4_WEBHOOK_SECRET", "REDIS_URL", "HF_TOKEN", "PHI4_EXTRA_SERVE_ARGS")
+#: The model whose code and weights were checked, at the commit at which they were.
+MICROSOFTS_MODEL = "microsoft/Phi-4-multimodal-instruct"
+PINNED_REVISION = "33e62acdd07cd7d6635badd529aa0a3467bb9c6a"
 
 
 class SettingsError(ValueError):
@@ -45,6 +49,16 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(64, ge=1)
     cpu_threads: int = Field(0, ge=0)  #: 0: as many as there are cores
 
+    # The model of the vLLM engine; pydantic keeps names that start with "model_" for itself
+    checkpoint: str = Field(MICROSOFTS_MODEL, min_length=1, validation_alias=AliasChoices("PHI4_MODEL_ID"))
+    checkpoint_revision: str = Field(
+        PINNED_REVISION, min_length=1, validation_alias=AliasChoices("PHI4_MODEL_REVISION")
+    )
+    max_model_len: int = Field(16_384, ge=1_024, le=131_072)
+    tensor_parallel_size: int = Field(1, ge=1, le=8, validation_alias=AliasChoices("TENSOR_PARALLEL_SIZE"))
+    extra_serve_args: str = Field("", repr=False)  #: what vLLM's own command line takes, as a shell would split it
+    hf_token: str = Field("", repr=False, validation_alias=AliasChoices("HF_TOKEN"))
+
     # How jobs are treated
     job_window: int = Field(32, ge=1)
     lease_seconds: float = Field(15.0, ge=0.5)
@@ -63,6 +77,7 @@ class Settings(BaseSettings):
     max_inputs: int = Field(64, ge=1)
     max_queued_parts: int = Field(100_000, ge=1)
     max_waiting_requests: int = Field(32, ge=0)
+    max_event_streams: int = Field(200, ge=0)  #: open at once in one API process; each holds a thread
     min_free_disk_mb: int = Field(1_024, ge=0)
     fetch_seconds: float = Field(30.0, gt=0)
     allow_hosts: str = ""  #: hosts, separated by commas, that inputs and webhooks may reach although not public
@@ -73,6 +88,21 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("checkpoint", "checkpoint_revision", "hf_token", mode="before")
+    @classmethod
+    def _without_space_around(cls, value: object) -> object:
+        # A token read from a file ends with a newline, which no HTTP header may hold.
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("extra_serve_args")
+    @classmethod
+    def _can_be_split(cls, value: str) -> str:
+        try:
+            shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"cannot be split into arguments: {str(error).lower()}") from None
+        return value
 
     @field_validator("data_dir")
     @classmethod

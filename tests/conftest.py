@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -19,6 +19,9 @@ from PIL import Image
 from cli.embedded import EmbeddedValkey, free_port
 from phi4.store import Store
 from tests.tiny_phi4 import PLUGIN, environment
+
+if TYPE_CHECKING:
+    from worker.engines.vllm import VllmEngine
 
 ROOT = Path(__file__).parent.parent
 
@@ -189,6 +192,18 @@ def service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         codes = service.stop_all()
         service.http.close()
     assert codes == dict.fromkeys(codes, 0), "every process ends with 0 after SIGTERM"
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(tiny_phi4: Path) -> Iterator[VllmEngine]:
+    """The vLLM engine on the tiny checkpoint, started once; only where vLLM is installed."""
+    from tests.vllm_on_cpu import settings
+    from worker.engines.vllm import VllmEngine
+
+    engine = VllmEngine(settings(tiny_phi4))
+    engine.start(lambda _: None)
+    yield engine
+    engine.stop()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Spa
 
 
 class Scripted:
-    """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die"."""
+    """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die".
+
+    "fail thrice" fails as often as one run tries a part. "speak 0.1 one|two" tells a text in pieces, with a pause after
+    each; with "stutter" it begins twice.
+    """
 
     name = "scripted"
     model = "scripted-1"
@@ -22,7 +27,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self._dead = False
-        self._seen: set[str] = set()
+        self._seen: Counter[str] = Counter()
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Be ready at once."""
@@ -51,15 +56,22 @@ class Scripted:
                 return Answer("one two", spans=(Span(0.0, half, "one"), Span(half, seconds, "two")), language="en")
 
     def _obey(self, words: str, call: Call) -> None:
+        if found := re.search(r"speak ([\d.]+) (\S+)", words):
+            if "stutter" in words:
+                call.on_delta("ehm")
+                call.on_restart()
+            for piece in found.group(2).split("|"):
+                call.on_delta(piece)
+                _sleep(float(found.group(1)), call)
         if found := re.search(r"sleep ([\d.]+)", words):
             _sleep(float(found.group(1)), call)
         if found := re.search(r"record (\S+)", words):
             with Path(found.group(1)).open("a") as file:
                 file.write(f"{call.request_id}\n")
-        if "fail once" in words:
-            if words not in self._seen:
-                self._seen.add(words)
-                raise EngineError("This failed on purpose, once.")
+        if limited := re.search(r"fail (once|thrice)", words):
+            self._seen[words] += 1
+            if self._seen[words] <= {"once": 1, "thrice": 3}[limited.group(1)]:
+                raise EngineError("This failed on purpose, and will not for ever.")
         elif "fail" in words:
             raise EngineError("This failed on purpose.")
         if "cannot" in words:

@@ -54,9 +54,10 @@ def web() -> Iterator[Web]:
                 for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(reply.body)
+                if self.command != "HEAD":
+                    self.wfile.write(reply.body)
 
-        do_GET = do_POST = _handle
+        do_GET = do_POST = do_HEAD = _handle
 
         def log_message(self, format: str, *args: object) -> None:
             """Write nothing."""

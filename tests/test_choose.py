@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
+from phi4.settings import load
 from tests.engines import Scripted
-from worker.engines.choose import EngineUnavailable, create_engine, has_cuda_device
+from worker.engines.base import EngineUnavailable
+from worker.engines.choose import create_engine, has_cuda_device
 
 
-def test_auto_falls_back_to_the_cpu_and_says_why() -> None:
-    """There is no vLLM engine in this version, so `auto` is the cpu engine with a reason for the log."""
-    engine, reason = create_engine("auto", threads=3)
+def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a CUDA device `auto` is the cpu engine, with a reason for the log."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    engine, reason = create_engine(load(engine="auto", cpu_threads=3))
 
     assert (engine.name, engine.model, engine.slots) == ("cpu", "rapidocr+moonshine-tiny-en", 2)
     assert engine.modalities == {"vision", "speech"}
-    assert reason.startswith(("cpu: no CUDA device", "cpu: a CUDA device"))
+    assert reason == "cpu: no CUDA device found"
 
 
 def test_an_engine_of_ones_own_is_imported() -> None:
     """`package.module:Factory` is called without arguments."""
-    engine, reason = create_engine("tests.engines:Scripted")
+    engine, reason = create_engine(load(engine="tests.engines:Scripted"))
 
     assert isinstance(engine, Scripted)
     assert "tests.engines:Scripted" in reason
 
 
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_vllm_is_missed_with_what_to_install() -> None:
+    """Asked for by name where the package is not there, it is not silently replaced."""
+    with pytest.raises(EngineUnavailable, match=r"pip install \"phi4-service\[gpu\]\""):
+        create_engine(load(engine="vllm"))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vllm", "no vLLM engine yet"),
-        ("gpu", 'there are "auto", "cpu"'),
-        ("", 'there are "auto", "cpu"'),
+        ("gpu", 'there are "auto", "cpu", "vllm"'),
+        ("", 'there are "auto", "cpu", "vllm"'),
         ("no.such.module:Engine", "cannot be imported"),
         ("tests.engines:Nothing", "cannot be imported"),
         (":Engine", "cannot be imported"),
@@ -42,7 +53,7 @@ def test_an_engine_of_ones_own_is_imported() -> None:
 def test_an_engine_that_cannot_be_had_is_named(name: str, message: str) -> None:
     """The error says what was asked for and what there is."""
     with pytest.raises(EngineUnavailable, match=message):
-        create_engine(name)
+        create_engine(load(engine=name))
 
 
 @pytest.mark.parametrize(

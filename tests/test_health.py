@@ -66,6 +66,7 @@ def test_health_shows_workers_and_limits(service: Service) -> None:
         "max_inputs": 64,
         "max_queued_parts": 100_000,
         "job_window": 32,
+        "max_event_streams": 200,
     }
 
 

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 
 from phi4.settings import Settings, SettingsError, load, variable_of
 
+UNPREFIXED = ("PORT", "REDIS_URL", "HF_TOKEN", "TENSOR_PARALLEL_SIZE")
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own settings are not looked at."""
-    for name in [n for n in os.environ if n.upper().startswith("PHI4_") or n.upper() in ("PORT", "REDIS_URL")]:
+    for name in [n for n in os.environ if n.upper().startswith("PHI4_") or n.upper() in UNPREFIXED]:
         monkeypatch.delenv(name)
 
 
@@ -59,6 +61,13 @@ def test_defaults_hold_without_any_variable() -> None:
         ("PHI4_LEASE_SECONDS", "inf"),
         ("PHI4_WEBHOOK_SECONDS", "0"),
         ("PHI4_METRICS_PORT", "70000"),
+        ("PHI4_MODEL_ID", " "),
+        ("PHI4_MODEL_REVISION", ""),
+        ("PHI4_MAX_MODEL_LEN", "1023"),
+        ("PHI4_MAX_MODEL_LEN", "131073"),
+        ("PHI4_MAX_MODEL_LEN", "16k"),
+        ("TENSOR_PARALLEL_SIZE", "0"),
+        ("TENSOR_PARALLEL_SIZE", "9"),
         ("PHI4_LOG_FORMAT", "xml"),
         ("PHI4_LOG_LEVEL", "loud"),
     ],
@@ -77,6 +86,7 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variabl
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "http://:hunter2@localhost"),
         ("REDIS_URL", ""),
+        ("PHI4_EXTRA_SERVE_ARGS", "--api-key 'hunter2"),
         ("PHI4_WEBHOOK_SECRET", "hunter2"),
         ("PHI4_WEBHOOK_SECRET", "whsec_!!"),
         ("PHI4_WEBHOOK_SECRET", "whsec_aHVudGVyMg=="),  # too few bytes
@@ -126,6 +136,8 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
         "log_format": "text",
         "log_level": "ERROR",
         "heartbeat_seconds": "0.25",
+        "max_model_len": "8192",
+        "tensor_parallel_size": "2",
     }
     for name, field in Settings.model_fields.items():
         before = getattr(load(), name)
@@ -133,6 +145,28 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
         with monkeypatch.context() as one:
             one.setenv(variable_of(name), value)
             assert getattr(load(), name) != before, name
+
+
+def test_the_model_is_microsofts_at_the_pinned_commit() -> None:
+    """The variables of the model, and what holds when none of them is set."""
+    settings = load()
+    assert (settings.checkpoint, settings.max_model_len) == ("microsoft/Phi-4-multimodal-instruct", 16_384)
+    assert settings.checkpoint_revision == "33e62acdd07cd7d6635badd529aa0a3467bb9c6a"
+    assert (settings.tensor_parallel_size, settings.extra_serve_args, settings.hf_token) == (1, "", "")
+    assert [variable_of(f) for f in ("checkpoint", "checkpoint_revision", "tensor_parallel_size", "hf_token")] == [
+        "PHI4_MODEL_ID",
+        "PHI4_MODEL_REVISION",
+        "TENSOR_PARALLEL_SIZE",
+        "HF_TOKEN",
+    ]
+
+
+def test_a_token_loses_the_newline_of_its_file_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A printed settings object gives no secret away."""
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cret\n")
+    assert load().hf_token == "hf_s3cret"
+    assert "hf_s3cret" not in repr(load())
+    assert "hf_s3cret" not in str(load())
 
 
 def test_hosts_are_read_from_a_list() -> None:

@@ -60,6 +60,7 @@ def test_a_completed_job_tells_all(service: Service) -> None:
             "self": f"/v1/jobs/{job_id}",
             "cancel": f"/v1/jobs/{job_id}/cancel",
             "result": f"/v1/jobs/{job_id}/result",
+            "events": f"/v1/jobs/{job_id}/events",
         },
     }
 

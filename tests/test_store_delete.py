@@ -36,6 +36,7 @@ def keys_of(store: Store, job_id: str) -> list[str]:
         "list": lambda name: redis.lrange(name, 0, -1),
         "set": redis.smembers,
         "string": redis.get,
+        "stream": redis.xrange,
     }
     return [name for name in redis.keys("*") if job_id in f"{name} {inside[redis.type(name)](name)}"]
 

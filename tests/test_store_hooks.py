@@ -116,10 +116,15 @@ def test_every_change_of_status_is_told(store: Store) -> None:
         job = finished(store)
         store.jobs.delete(job.id)
         told: list[str] = []
+        numbers: list[int] = []
         while not told or told[-1] != "deleted":
             if message := channel.get_message(timeout=2):
-                told.append(message["data"].removeprefix(f"{job.id} "))
-    assert told == ["queued", "in_progress", "progress", "completed", "deleted"]
+                about, number, event, data = message["data"].split(" ", 3)
+                assert about == job.id
+                numbers.append(int(number))
+                told.append(json.loads(data).get("status", event))
+    assert told == ["queued", "in_progress", "progress", "completed", "result", "deleted"]
+    assert numbers == [1, 2, 3, 4, 5, 0]
 
 
 def test_a_wait_ends_with_the_job(store: Store) -> None:

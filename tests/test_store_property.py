@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from phi4.errors import Cancelled, LeaseLost
-from phi4.job import NewJob, Unit
+from phi4.errors import Cancelled, LeaseLost, NotRetryable
+from phi4.job import Job, NewJob, Unit
 from phi4.store import Store
 from phi4.store.keys import key
 from tests.making_jobs import (
@@ -44,6 +45,7 @@ class Known:
     status: str = "queued"
     result: str = ""
     ends: int = 0
+    runs: int = 1
     deleted: bool = False
 
 
@@ -82,6 +84,21 @@ class Walk(RuleBasedStateMachine):
     def cancel(self, known: Known) -> None:
         """Cancel a job, ended or not."""
         self.store.jobs.cancel(known.job.id, Cancelled())
+
+    @rule(known=jobs)
+    def retry(self, known: Known) -> None:
+        """Run a job again, which may be refused; twice, as one whose answer got lost."""
+        if (found := self.store.jobs.find(known.job.id)) is None:
+            return
+        try:
+            for _ in range(2):
+                self.store.jobs.retry(found, most_waiting=10_000)
+        except NotRetryable:
+            assert found.status not in ("failed", "cancelled")
+            return
+        known.runs += 1
+        known.status = "queued"
+        assert found.attempts + 1 == known.runs
 
     @rule(known=consumes(jobs))
     def delete(self, known: Known) -> None:
@@ -190,7 +207,16 @@ class Walk(RuleBasedStateMachine):
                 known.result = found.result
                 assert found.ended_ms
             known.status = status
+            self._check_events(known, found)
         assert sum(self.store.jobs.ended().values()) == sum(k.ends for k in self.known), "each end is counted once"
+
+    def _check_events(self, known: Known, found: Job) -> None:
+        """The newest status told is the job's, a run's end is told last and once, and no number is missing."""
+        _, events = self.store.events.read(known.job.id)
+        told = [e.data["status"] for e in events if e.name == "status"]
+        assert told[-1:] == [found.status] or (found.status == "expired" and not told)
+        assert [e.is_last for e in events] == [False] * (len(events) - 1) + [found.status.is_terminal] * bool(events)
+        assert [b.number - a.number for a, b in pairwise(events)] == [1] * (len(events) - 1)
 
     def teardown(self) -> None:
         """Drain: with workers that live and obey, everything ends and nothing is left."""
@@ -202,7 +228,7 @@ class Walk(RuleBasedStateMachine):
         self.the_end_is_the_end()
         check_store(self.store)
         assert {k.status for k in self.known if not k.deleted} <= TERMINAL
-        assert all(k.ends == 1 for k in self.known if not k.deleted)
+        assert all(k.ends == k.runs for k in self.known if not k.deleted)
         assert self.store.work.waiting() == {}
         assert raw(self.store).zcard(key("leases")) == 0
 

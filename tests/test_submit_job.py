@@ -274,5 +274,5 @@ def test_an_input_may_go_before_the_result(service: Service) -> None:
     def files(job_id: str) -> list[str]:
         return sorted(path.name for path in service.data_dir.glob(f"blobs/*/{job_id}/*") if path.is_file())
 
-    assert files(kept) == ["input-0", "result.json"]
-    eventually(lambda: files(gone) == ["result.json"], what="the input's end")
+    assert files(kept) == ["input-0", "result-1.json"]
+    eventually(lambda: files(gone) == ["result-1.json"], what="the input's end")

@@ -16,15 +16,16 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
 from phi4.blobs import Blobs
-from phi4.errors import Phi4Error
+from phi4.errors import EngineDead, Phi4Error
 from phi4.job import INFER_QUEUES, SIDE_QUEUES, new_id
 from phi4.log import log, set_up
 from phi4.queue import TASK, Tickets, celery_app
 from phi4.settings import Settings
 from phi4.store import Store, WorkerInfo
 from worker import metrics
-from worker.engines.base import Engine
-from worker.engines.choose import EngineUnavailable, create_engine
+from worker.deltas import Deltas
+from worker.engines.base import Engine, EngineUnavailable
+from worker.engines.choose import create_engine
 from worker.finish import Finish
 from worker.gate import Gate
 from worker.in_flight import InFlight
@@ -62,6 +63,7 @@ class Worker:
         self.in_flight = InFlight(
             self.store, lease_ms=self.lease_ms, every=settings.heartbeat_seconds, describe=self.describe
         )
+        self.deltas = Deltas(self.store)
         self.services = self._side_services() if role == "side" else []
         self.webhooks = next((s for s in self.services if isinstance(s, Webhooks)), None)
 
@@ -88,8 +90,10 @@ class Worker:
         return min(self.settings.max_in_flight, self.engine.slots) if self.engine else _SIDE_THREADS
 
     def describe(self, in_flight: int) -> WorkerInfo:
-        """Say what this worker is and does."""
+        """Say what this worker is and does; asked every second, which is when an idle engine's death is noticed."""
         engine = self.engine
+        if engine is not None and self.stage == "ready":
+            self._check(engine)
         return WorkerInfo(
             name=self.name,
             queues=self.queues,
@@ -100,9 +104,15 @@ class Worker:
             in_flight=in_flight,
         )
 
+    def _check(self, engine: Engine) -> None:
+        try:
+            engine.check()
+        except EngineDead:
+            self._engine_died()
+
     def load_engine(self) -> None:
         """Load the engine and let it answer its probe; the stages show in `/health`."""
-        self.engine, reason = create_engine(self.settings.engine, threads=self.settings.cpu_threads or None)
+        self.engine, reason = create_engine(self.settings)
         log(_log, "engine chosen", engine=self.engine.name, model=self.engine.model, reason=reason)
         self.engine.start(self._enter)
 
@@ -116,7 +126,7 @@ class Worker:
             in_flight=self.in_flight,
             finish=Finish(self.store, self.blobs),
             prepare=Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name),
-            infer=Infer(self.blobs, self.engine, part_tries=settings.part_tries) if self.engine else None,
+            infer=Infer(self.blobs, self.engine, self.deltas, part_tries=settings.part_tries) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,
             gate=Gate(),
@@ -127,6 +137,7 @@ class Worker:
         self.in_flight.start()
         if self.role == "infer":
             self.load_engine()
+            self.deltas.start()
         self._register_task(self.runner())
         for service in self.services:
             service.start()
@@ -213,6 +224,7 @@ class Worker:
             service.stop()
         self.in_flight.stop()
         if self.engine is not None:
+            self.deltas.stop()
             self.engine.stop()
         log(_log, "worker ended", worker=self.name, exit_code=self.exit_code)
 

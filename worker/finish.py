@@ -12,8 +12,6 @@ from phi4.errors import AllPartsFailed, Phi4Error
 from phi4.job import Job, Part, Unit, error_json
 from phi4.store import Store
 
-RESULT = "result.json"
-
 
 class Finish:
     """The last step of every job that has parts."""
@@ -29,7 +27,7 @@ class Finish:
         error = _only_errors(parts)
         key = ""
         if error is None:
-            key = f"{job.id}/{RESULT}"
+            key = f"{job.id}/result-{unit.token}.json"
             self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
         self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
         self.clean_up(job)
@@ -41,8 +39,7 @@ class Finish:
 
     def clean_up(self, job: Job) -> None:
         """Drop what only the making of the result needed."""
-        self._blobs.delete_folder(f"{job.id}/parts")
-        self._blobs.delete_folder(f"{job.id}/out")
+        self._blobs.delete_folder(job.scratch)
         if job.input_retention == "until_done":
             for one in job.inputs:
                 self._blobs.delete(one.blob)

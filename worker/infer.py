@@ -16,7 +16,9 @@ from phi4.blobs import Blobs
 from phi4.errors import Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
 from phi4.job import PRIORITIES, Job, Unit, error_json
 from phi4.params import AsrParams, OcrParams, VqaParams
+from phi4.store import Piece
 from phi4.store.work import Outcome
+from worker.deltas import Deltas
 from worker.engines.base import Answer, AskImages, Call, Engine, ReadPage, Task, TranscribeClip
 from worker.in_flight import Held
 from worker.media import images
@@ -27,9 +29,10 @@ _log = logging.getLogger(__name__)
 class Infer:
     """Parts of jobs, answered by one engine."""
 
-    def __init__(self, blobs: Blobs, engine: Engine, *, part_tries: int) -> None:
+    def __init__(self, blobs: Blobs, engine: Engine, deltas: Deltas, *, part_tries: int) -> None:
         self._blobs = blobs
         self._engine = engine
+        self._deltas = deltas
         self._part_tries = part_tries
 
     def run(self, held: Held) -> Outcome | None:
@@ -57,25 +60,36 @@ class Infer:
         part = held.unit
         if "error" in part.spec:  # a page that preparation could not make
             return Outcome(error=part.spec["error"])
-        call = Call(
-            request_id=f"{part.job.id}-{part.name}-{part.token}",
-            priority=PRIORITIES.index(part.job.priority),
-            cancelled=held.stopped,
-        )
         task = self._task(part.job, part.spec)
         if held.stopped.is_set():
             raise Cancelled
-        answer = self._engine.run(task, call)
+        answer, last_piece = self._ask(held, task)
         return Outcome(
             out=self._keep(part, answer),
             usage=_usage(part, answer),
             engine=self._engine.name,
             model=self._engine.model,
+            last_piece=last_piece,
         )
+
+    def _ask(self, held: Held, task: Task) -> tuple[Answer, Piece | None]:
+        part = held.unit
+        telling = self._deltas.begin(part)
+        call = Call(
+            request_id=f"{part.job.id}-{part.name}-{part.token}",
+            priority=PRIORITIES.index(part.job.priority),
+            on_delta=telling.add,
+            on_restart=telling.restart,
+            cancelled=held.stopped,
+        )
+        try:
+            return self._engine.run(task, call), self._deltas.rest(telling)
+        finally:
+            self._deltas.drop(telling)
 
     def _keep(self, part: Unit, answer: Answer) -> str:
         """Store an answer; its key carries the attempt's token, so that a late attempt cannot overwrite it."""
-        key = f"{part.job.id}/out/{part.name}-{part.token}.json"
+        key = f"{part.job.scratch}/{part.name}-{part.token}.json"
         self._blobs.put(key, json.dumps(asdict(answer), ensure_ascii=False).encode())
         return key
 

@@ -96,7 +96,7 @@ class Prepare:
         """End a job that cannot be prepared."""
         try:
             self._tickets.wake(self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
-            self._blobs.delete_folder(f"{unit.job.id}/parts")
+            self._blobs.delete_folder(unit.job.scratch)
         except LeaseLost:
             return
 
@@ -179,7 +179,7 @@ class Prepare:
             return spec | {"error": error_json(page.image, "prepare")}
         blob = page.blob
         if page.image is not None:
-            blob = f"{unit.job.id}/parts/{number}.image"
+            blob = f"{unit.job.scratch}/{number}.image"
             self._blobs.put(blob, images.encode(page.image))
         width, height = page.size
         return spec | {"blob": blob, "width": width, "height": height, "dpi": page.dpi}
@@ -197,7 +197,7 @@ class Prepare:
             return self._plan(held, specs, expected=0, inputs=timed)
 
     def _clip_spec(self, unit: Unit, number: int, clip: audio.Clip) -> Spec:
-        blob = f"{unit.job.id}/parts/{number}.wav"
+        blob = f"{unit.job.scratch}/{number}.wav"
         self._blobs.put(blob, _wav(clip.samples))
         return {"input": 0, "blob": blob, "start": round(clip.start, 3), "end": round(clip.end, 3)}
 

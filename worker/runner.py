@@ -137,7 +137,7 @@ class Runner:
         job = self.store.jobs.find(unit.job.id)
         if job is None:
             return "deleted"
-        metrics.JOB_SECONDS.labels(job.type, job.status).observe((job.ended_ms - job.created_ms) / 1000)
+        metrics.JOB_SECONDS.labels(job.type, job.status).observe((job.ended_ms - job.queued_ms) / 1000)
         log(_log, f"job {job.status}", **job.log_context())
         return str(job.status)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import redis
 
-from phi4.store.changes import Changes
+from phi4.store.changes import Changes, Event
 from phi4.store.connection import UnsuitableRedis, check_server, connect
+from phi4.store.events import Events, Piece
 from phi4.store.hooks import Hook, Hooks
 from phi4.store.jobs import Jobs, Submission
 from phi4.store.scripts import Scripts
@@ -15,9 +16,12 @@ from phi4.store.workers import Backlog, WorkerInfo, Workers
 __all__ = [
     "Backlog",
     "Changes",
+    "Event",
+    "Events",
     "Hook",
     "Hooks",
     "Jobs",
+    "Piece",
     "Reaped",
     "Store",
     "Submission",
@@ -41,6 +45,7 @@ class Store:
         self.hooks = Hooks(scripts)
         self.workers = Workers(client)
         self.changes = Changes(client, self.jobs)
+        self.events = Events(client, scripts, self.changes)
 
     @classmethod
     def at(cls, url: str, *, allow_evicting: bool = False) -> Store:

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import redis
 
-from phi4.errors import IdempotencyConflict, IdempotencyMismatch, NotFound, Phi4Error, QueueFull
+from phi4.errors import IdempotencyConflict, IdempotencyMismatch, NotFound, NotRetryable, Phi4Error, QueueFull
 from phi4.job import Job, NewJob, Part, error_json
 from phi4.store.keys import IDEMPOTENCY_LOCK_S, key
 from phi4.store.scripts import Scripts
@@ -117,6 +117,20 @@ class Jobs:
     def cancel(self, job_id: str, error: Phi4Error) -> str:
         """Ask a job to end as `cancelled`; one that ended already stays as it is. Returns the queue to wake, or ''."""
         return cast(str, self._scripts.run("stop", job_id, "cancelled", json.dumps(error_json(error, "cancel"))))
+
+    def retry(self, job: Job, *, most_waiting: int) -> None:
+        """Run a failed or cancelled job again; doing it twice, or from two places, makes one more run.
+
+        Raises `NotRetryable` in any other state and when the input is not kept, and `QueueFull`.
+        """
+        if job.status.is_terminal and job.input_retention == "until_done":
+            raise NotRetryable("The job's input was erased when it ended (input_retention: until_done).")
+        match self._scripts.run("retry", job.id, job.attempts, most_waiting):
+            case ["refused", status]:
+                message = f"The job is {status}; only one that failed or was cancelled can be run again."
+                raise NotRetryable(message, job_status=status)
+            case ["full"]:
+                raise QueueFull
 
     def delete(self, job_id: str) -> bool:
         """Erase all that Redis knows of a job; work that still runs can report nothing any more."""

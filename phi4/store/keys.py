@@ -12,6 +12,15 @@ SHARED_TTL_S = MAX_EXPIRES_S + TOMBSTONE_MS // 1000 + 86_400
 WORKER_TTL_S = 5
 #: An idempotency key whose first request is still uploading is locked this long at most.
 IDEMPOTENCY_LOCK_S = 60
+#: Events kept of one run of a job. A run has at most six of status and end, and its progress is told in some 500 steps
+#: however many parts there are, so that nothing is ever cut off here: the bound is a second fence.
+MOST_EVENTS = 2_000
+PROGRESS_STEPS = 500
+#: Text in the making is kept for readers that come back soon; afterwards the result has it.
+MOST_DELTAS = 10_000
+DELTAS_TTL_S = 300
+#: A reader says again and again that it is there; text is written to Redis only while one is.
+READER_TTL_S = 30
 
 #: name -> pattern; each `{}` is one argument.
 PATTERNS = {
@@ -30,9 +39,22 @@ PATTERNS = {
     "worker": "phi4:worker:{}",  # string: what a worker says of itself
     "hooks": "phi4:hooks",  # zset: webhook deliveries by due time
     "hook": "phi4:hook:{}",  # hash: one webhook delivery
-    "changes": "phi4:changes",  # pub/sub channel: "<job id> <status>" on every change
+    "events": "phi4:events:{}",  # stream per job: status, progress, result or error
+    "deltas": "phi4:deltas:{}",  # stream per job: pieces of text, numbered together with the events
+    "reader": "phi4:reader:{}",  # string: somebody reads this job's events
+    "changes": "phi4:changes",  # pub/sub channel: "<job id> <number> <event> <data>", each event as it happens
     "lock": "phi4:lock:{}",  # string: one holder at a time
     "ended": "phi4:ended",  # hash: "<type> <status>" -> jobs that ended so, for metrics
+}
+
+_CONSTANTS = {
+    "TOMBSTONE_MS": TOMBSTONE_MS,
+    "SHARED_TTL_S": SHARED_TTL_S,
+    "MOST_EVENTS": MOST_EVENTS,
+    "PROGRESS_STEPS": PROGRESS_STEPS,
+    "MOST_DELTAS": MOST_DELTAS,
+    "DELTAS_TTL_S": DELTAS_TTL_S,
+    "READER_TTL_S": READER_TTL_S,
 }
 
 
@@ -42,8 +64,8 @@ def key(name: str, *arguments: str) -> str:
 
 
 def lua_functions() -> str:
-    """Spell the same keys as Lua functions `k_<name>(…)`, and the times to live as constants."""
-    lines = [f"local TOMBSTONE_MS = {TOMBSTONE_MS}", f"local SHARED_TTL_S = {SHARED_TTL_S}"]
+    """Spell the same keys as Lua functions `k_<name>(…)`, and the times to live and bounds as constants."""
+    lines = [f"local {name} = {value}" for name, value in _CONSTANTS.items()]
     for name, pattern in PATTERNS.items():
         fixed = pattern.split("{}")
         arguments = [f"a{i}" for i in range(len(fixed) - 1)]

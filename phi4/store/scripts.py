@@ -22,6 +22,6 @@ class Scripts:
             if file.name.endswith(".lua") and file.name != "prelude.lua"
         }
 
-    def run(self, name: str, *arguments: str | int | float) -> Any:
+    def run(self, name: str, *arguments: str | bytes | int | float) -> Any:
         """Run one script; its reply is what Redis makes of the Lua value."""
         return self._scripts[name](args=list(arguments))

@@ -11,6 +11,7 @@ import redis
 
 from phi4.errors import DeadlineExceeded, LeaseLost, WorkerLost
 from phi4.job import RECORD_VERSION, Job, Unit, error_json
+from phi4.store.events import Piece
 from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
@@ -36,6 +37,7 @@ class Outcome:
     usage: Mapping[str, float] | None = None
     engine: str = ""
     model: str = ""
+    last_piece: Piece | None = None  #: text that no reader has been told yet
 
 
 class Work:
@@ -86,6 +88,7 @@ class Work:
 
     def complete(self, part: Unit, outcome: Outcome, worker: str, lease_ms: int) -> tuple[int, Unit | None]:
         """Report a part as done or failed; returns as `plan` does."""
+        last = outcome.last_piece
         _, let_in, token = self._owned(
             "complete",
             part.job.id,
@@ -99,6 +102,7 @@ class Work:
             lease_ms,
             outcome.engine,
             outcome.model,
+            *((last.take, last.offset, last.text) if last else (0, 0, "")),
         )
         return int(let_in), part.as_finish(token) if token else None
 
@@ -137,7 +141,7 @@ class Work:
         counts = cast(dict[str, str], self._client.hgetall(key("backlog")))
         return {queue: int(n) for queue, n in counts.items() if int(n) > 0}
 
-    def _owned(self, script: str, *arguments: str | int | float) -> list[Any]:
+    def _owned(self, script: str, *arguments: str | bytes | int | float) -> list[Any]:
         reply = cast(list[Any], self._scripts.run(script, *arguments))
         if reply[0] != "ok":
             raise LeaseLost

@@ -79,7 +79,7 @@ TINY = Sizes(
     audio=Audio(hidden=32, blocks=1, heads=2, linear=32, conv_channels=16),
     vision_rank=8,
     speech_rank=16,
-    dynamic_hd=4,
+    dynamic_hd=36,
 )
 
 #: The published checkpoint. Its own long factors are measured ones; these rise alike and cost as much.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 Modality = Literal["vision", "speech", "text"]
+Detail = Literal["auto", "low", "high"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class ReadPage:
 
     image: Image
     format: Literal["markdown", "text"] = "markdown"
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Detail = "auto"
     prompt: str | None = None
     max_tokens: int | None = None
     temperature: float = 0.0
@@ -34,7 +35,7 @@ class AskImages:
     question: str
     system: str | None = None
     response_schema: dict[str, Any] | None = None
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Detail = "auto"
     max_tokens: int | None = None
     temperature: float = 0.0
 
@@ -51,7 +52,29 @@ class TranscribeClip:
     max_tokens: int | None = None
 
 
-Task = ReadPage | AskImages | TranscribeClip
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation: words, images (upright RGB) and clips (as in `TranscribeClip`), in order."""
+
+    role: Literal["system", "user", "assistant"]
+    content: tuple[str | Image | NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Answer the last turn of a conversation."""
+
+    turns: tuple[Turn, ...]
+    response_schema: dict[str, Any] | None = None
+    detail: Detail = "auto"
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+Task = ReadPage | AskImages | TranscribeClip | Chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +113,24 @@ def _ignore(_: str) -> None:
     """Drop a delta nobody listens to."""
 
 
+def _nothing() -> None:
+    """Restart a text nobody listens to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """How one task is to be run: its name in logs, its urgency, where deltas go, and the flag that stops it."""
 
     request_id: str = ""
     priority: int = 0  #: lower runs first, as vLLM's scheduler has it
-    on_delta: Callable[[str], None] = _ignore
+    on_delta: Callable[[str], None] = _ignore  #: takes each new piece of text, from any thread, and never blocks
+    on_restart: Callable[[], None] = _nothing  #: says that the text begins anew, as when a looping page is read again
     #: Set by the worker when the job is cancelled or past its deadline; the engine then raises `Cancelled`.
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class EngineUnavailable(RuntimeError):
+    """The engine that was asked for cannot be had here; the message says what to set or install."""
 
 
 class Engine(Protocol):

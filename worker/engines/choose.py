@@ -8,43 +8,48 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from worker.engines.base import Engine
+from phi4.settings import Settings
+from worker.engines.base import Engine, EngineUnavailable
 
-BUILT_IN = ("auto", "cpu")
+BUILT_IN = ("auto", "cpu", "vllm")
 #: More threads than this gain little on one page and cost memory.
 MAX_DEFAULT_THREADS = 8
-_NO_VLLM = "this version has no vLLM engine yet"
 
 
-class EngineUnavailable(RuntimeError):
-    """`PHI4_ENGINE` names an engine that cannot be had here."""
+def create_engine(settings: Settings) -> tuple[Engine, str]:
+    """Make the engine that `settings.engine` names and say why it was chosen.
 
-
-def create_engine(name: str, *, threads: int | None = None) -> tuple[Engine, str]:
-    """Make the engine called `name` and say why it was chosen; `threads` None takes what the machine has.
-
-    `name` is "auto", "cpu", or "package.module:Factory" for an engine of your own, called without arguments.
+    It is "auto", "cpu", "vllm", or "package.module:Factory" for an engine of your own, called without arguments.
     Raises `EngineUnavailable`.
     """
-    if name == "auto":
-        return _cpu(threads), f"cpu: {why_not_vllm()}"
-    if name == "cpu":
-        return _cpu(threads), "cpu: PHI4_ENGINE asks for it"
-    if name == "vllm":
-        raise EngineUnavailable(f'PHI4_ENGINE is "vllm", but {_NO_VLLM}; use "auto" or "cpu".')
-    if ":" in name:
-        return _own(name)(), f"{name}: PHI4_ENGINE names it"
+    match settings.engine:
+        case "auto":
+            return _auto(settings)
+        case "cpu":
+            return _cpu(settings), "cpu: PHI4_ENGINE asks for it"
+        case "vllm":
+            return _vllm(settings), "vllm: PHI4_ENGINE asks for it"
+        case name if ":" in name:
+            return _own(name)(), f"{name}: PHI4_ENGINE names it"
     known = ", ".join(f'"{known}"' for known in BUILT_IN)
-    raise EngineUnavailable(f'PHI4_ENGINE is "{name}"; there are {known}, and "package.module:Factory" for your own.')
+    raise EngineUnavailable(
+        f'PHI4_ENGINE is "{settings.engine}"; there are {known}, and "package.module:Factory" for your own.'
+    )
 
 
 def why_not_vllm() -> str:
-    """Say what keeps "auto" from the GPU engine."""
+    """Say what keeps "auto" from the GPU engine; empty when nothing does."""
     if not has_cuda_device():
         return "no CUDA device found"
     if importlib.util.find_spec("vllm") is None:
         return "a CUDA device is here, but the package vllm is not installed"
-    return f"a CUDA device and vLLM are here, but {_NO_VLLM}"
+    return ""
+
+
+def _auto(settings: Settings) -> tuple[Engine, str]:
+    if missing := why_not_vllm():
+        return _cpu(settings), f"cpu: {missing}"
+    return _vllm(settings), "vllm: a CUDA device and vLLM are here"
 
 
 def has_cuda_device(root: Path = Path("/")) -> bool:
@@ -55,7 +60,18 @@ def has_cuda_device(root: Path = Path("/")) -> bool:
     return any((root / "proc/driver/nvidia/gpus").glob("*")) or any((root / "dev").glob("nvidia[0-9]*"))
 
 
-def _cpu(threads: int | None) -> Engine:
+def _vllm(settings: Settings) -> Engine:
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineUnavailable(
+            'PHI4_ENGINE is "vllm", but the package vllm is not installed: pip install "phi4-service[gpu]", '
+            'or use "auto" or "cpu".'
+        )
+    from worker.engines.vllm import VllmEngine
+
+    return VllmEngine(settings)
+
+
+def _cpu(settings: Settings) -> Engine:
     # Here, not above: RapidOCR and Moonshine load slowly and are not installed beside every engine.
     try:
         from worker.engines.cpu import CpuEngine
@@ -63,7 +79,7 @@ def _cpu(threads: int | None) -> Engine:
         raise EngineUnavailable(
             f'The cpu engine needs the package {error.name}: pip install "phi4-service[cpu]".'
         ) from error
-    return CpuEngine(threads=threads or min(_cores(), MAX_DEFAULT_THREADS))
+    return CpuEngine(threads=settings.cpu_threads or min(_cores(), MAX_DEFAULT_THREADS))
 
 
 def _cores() -> int:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
 from worker.engines.asr import ClipWriter, probe_clip
-from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Task, TranscribeClip
+from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Task, TranscribeClip
 from worker.engines.filled_schema import fill
 from worker.engines.layout import Page
 from worker.engines.markdown import to_markdown
@@ -62,6 +62,8 @@ class CpuEngine:
                 answer = _ask_images(task, loaded, call)
             case TranscribeClip():
                 answer = _transcribe(task, loaded)
+            case Chat():
+                raise CannotAnswer("The cpu engine holds no conversations; ask a question about images (`vqa`).")
         _stop_if_cancelled(call)
         call.on_delta(answer.text)
         return answer

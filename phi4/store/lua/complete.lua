@@ -1,9 +1,10 @@
 -- ARGV: job, part, token, 'done' | 'failed', where the outcome is kept, usage (JSON object of numbers), error (JSON) or '', worker,
--- lease in ms, engine, model. Returns {'ok', parts let in, finish token} | {'lost'}.
+-- lease in ms, engine, model, and the last of its text: take, offset, text or ''. Returns {'ok', parts let in, finish token} | {'lost'}.
 local job, unit, token, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not owns(job, unit, token) then return {'lost'} end
 -- Usage may hold fractions (seconds of sound); a number Redis refuses must stop the script before it changed anything else.
 for name, amount in pairs(cjson.decode(ARGV[6])) do redis.call('HINCRBYFLOAT', k_job(job), 'usage.' .. name, amount) end
+if ARGV[14] ~= '' then say(job, unit, token, ARGV[12], tonumber(ARGV[13]), ARGV[14]) end
 unlease(job, unit, token)
 unit_set(job, unit, 'state', outcome)
 unit_set(job, unit, 'out', ARGV[5])
@@ -14,5 +15,5 @@ count_out(job, unit, outcome)
 local stop = redis.call('HGET', k_job(job), 'stop')
 local let_in = 0
 if not stop or stop == '' then let_in = admit(job) end
-changed(job, 'progress')
+progressed(job, unit)
 return {'ok', let_in, settle(job, ARGV[8], tonumber(ARGV[9]))}

@@ -4,18 +4,21 @@ local owner = redis.call('HGET', k_job(job), 'owner')
 if not owner then return 0 end
 local queue, attempts, idempotency = job_get(job, 'queue', 'attempts', 'idempotency')
 if queue then drop_waiting(job) drop('prepare', owner, job .. '|finish') end
-for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
-  local hook = job .. '|job.' .. event .. '|' .. (attempts or '1')
-  redis.call('DEL', k_hook(hook))
-  redis.call('ZREM', k_hooks(), hook)
+for attempt = 1, tonumber(attempts or 1) do
+  for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
+    local hook = job .. '|job.' .. event .. '|' .. attempt
+    redis.call('DEL', k_hook(hook))
+    redis.call('ZREM', k_hooks(), hook)
+  end
 end
 if idempotency and idempotency ~= '' then
   local name = k_idempotency(owner, idempotency)
   if string.find(redis.call('GET', name) or '', job .. ' ', 1, true) == 1 then redis.call('DEL', name) end
 end
 redis.call('DEL', k_job(job), k_units(job))
+erase_events(job)
 redis.call('ZREM', k_index(owner), job)
 redis.call('ZREM', k_expiries(), job)
 redis.call('ZREM', k_deadlines(), job)
-changed(job, 'deleted')
+redis.call('PUBLISH', k_changes(), job .. ' 0 deleted {}')
 return 1

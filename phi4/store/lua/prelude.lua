@@ -16,7 +16,35 @@ local function unit_set(job, unit, field, value) redis.call('HSET', k_units(job)
 local function unit_add(job, unit, field, by) return redis.call('HINCRBY', k_units(job), unit .. '.' .. field, by) end
 local function is_part(unit) return unit ~= 'prepare' and unit ~= 'finish' end
 
-local function changed(job, status) redis.call('PUBLISH', k_changes(), job .. ' ' .. status) end
+-- Events are numbered through a job's life, written in the step that they tell of, and told to who listens.
+local function emit(job, stream, most, event, data)
+  local n = job_add(job, 'events', 1)
+  redis.call('XADD', stream, 'MAXLEN', '~', most, n, 'event', event, 'data', data)
+  redis.call('PUBLISH', k_changes(), job .. ' ' .. n .. ' ' .. event .. ' ' .. data)
+end
+
+local function emit_lasting(job, event, data)
+  emit(job, k_events(job), MOST_EVENTS, event, data)
+  if redis.call('XLEN', k_events(job)) == 1 then
+    redis.call('PEXPIREAT', k_events(job), redis.call('PEXPIRETIME', k_job(job)))
+  end
+end
+
+local function changed(job, status)
+  emit_lasting(job, 'status', cjson.encode({part = cjson.null, status = status, attempts = job_num(job, 'attempts')}))
+end
+
+local function erase_events(job) redis.call('DEL', k_events(job), k_deltas(job), k_reader(job)) end
+
+-- A part has ended. A job of very many parts tells of every n-th, so that its stream stays short.
+local function progressed(job, unit)
+  local done, failed, expected, added = job_get(job, 'done', 'failed', 'expected', 'added')
+  local completed, total = done + failed, math.max(expected, added)
+  if completed % math.max(1, math.floor(total / PROGRESS_STEPS)) ~= 0 and completed ~= total then return end
+  local known = tonumber(expected)
+  if known == 0 then known = cjson.null end
+  emit_lasting(job, 'progress', cjson.encode({part = tonumber(unit), completed = completed, total = known}))
+end
 
 local function keep_shared(key) redis.call('EXPIRE', key, SHARED_TTL_S) end
 
@@ -45,6 +73,12 @@ local function pop(queue)
     end
     owner = redis.call('LPOP', k_ring(queue))
   end
+end
+
+local function units_waiting()
+  local waiting = 0
+  for _, count in ipairs(redis.call('HVALS', k_backlog())) do waiting = waiting + tonumber(count) end
+  return waiting
 end
 
 local function drop(queue, owner, member)
@@ -124,6 +158,12 @@ local function finish_job(job, status, err)
   redis.call('HINCRBY', k_ended(), redis.call('HGET', k_job(job), 'type') .. ' ' .. status, 1)
   keep_shared(k_ended())
   changed(job, status)
+  if status == 'completed' then
+    emit_lasting(job, 'result', '{"part":null}')
+  else
+    local told = err and err ~= '' and err or 'null'
+    emit_lasting(job, 'error', '{"part":null,"error":' .. told .. '}')
+  end
   schedule_hook(job, 'job.' .. status)
 end
 
@@ -186,6 +226,26 @@ local function drop_waiting(job)
   end
   redis.call('HINCRBY', k_backlog(), 'held', tonumber(admitted) - tonumber(added))
   redis.call('HSET', k_job(job), 'ready', 0, 'admitted', added)
+end
+
+-- Write a piece of a running part's text: bytes from `offset` on of its attempt's `take`-th telling. Sent twice, or with more
+-- at its end, it is written once. Returns 'ok', 'unread' or 'lost'.
+local function say(job, unit, token, take, offset, text)
+  local stop = redis.call('HGET', k_job(job), 'stop')
+  if (stop and stop ~= '') or not owns(job, unit, token) then return 'lost' end
+  if redis.call('EXISTS', k_reader(job)) == 0 then return 'unread' end
+  local telling = token .. '.' .. take
+  local told, upto = string.match(unit_get(job, unit, 'said') or '', '^(%S+) (%d+)$')
+  if told == telling and tonumber(upto) > offset then
+    text = string.sub(text, upto - offset + 1)
+    offset = tonumber(upto)
+  end
+  if text == '' then return 'ok' end
+  unit_set(job, unit, 'said', telling .. ' ' .. offset + #text)
+  local data = {part = tonumber(unit), attempt = tonumber(token), offset = offset, text = text}
+  emit(job, k_deltas(job), MOST_DELTAS, 'delta', cjson.encode(data))
+  redis.call('EXPIRE', k_deltas(job), DELTAS_TTL_S)
+  return 'ok'
 end
 
 -- Ask a job to end as `final` ('cancelled', 'failed', 'expired'): what waits is dropped, what runs is told by its next

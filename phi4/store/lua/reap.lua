@@ -18,9 +18,9 @@ local function give_up(job, unit, token)
     unit_set(job, unit, 'state', 'failed')
     unit_set(job, unit, 'error', lost_error)
     count_out(job, unit, 'failed')
+    progressed(job, unit)
     if admit(job) > 0 then to_wake(queue_of(job, unit)) end
     to_wake(settle_later(job))
-    changed(job, 'progress')
   end
 end
 
@@ -63,7 +63,9 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
     if not TERMINAL[status] then finish_job(job, 'expired', '') end
     drop('prepare', owner, job .. '|finish')
     redis.call('DEL', k_units(job))
+    erase_events(job)
     redis.call('HSET', k_job(job), 'status', 'expired')
+    redis.call('PUBLISH', k_changes(), job .. ' 0 expired {}')
     for _, field in ipairs(redis.call('HKEYS', k_job(job))) do
       if field ~= 'v' and field ~= 'id' and field ~= 'type' and field ~= 'owner' and field ~= 'status'
         and field ~= 'metadata' and field ~= 'attempts'

@@ -16,9 +16,7 @@ end
 -- The client library may send the same call twice when an answer got lost.
 if redis.call('EXISTS', k_job(job)) == 1 then return {'created'} end
 
-local waiting = 0
-for _, count in ipairs(redis.call('HVALS', k_backlog())) do waiting = waiting + tonumber(count) end
-if waiting >= bound then return {'full'} end
+if units_waiting() >= bound then return {'full'} end
 
 local time = now()
 local expires_ms = time + expires_s * 1000

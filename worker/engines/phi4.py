@@ -1,0 +1,265 @@
+"""What Phi-4-multimodal is asked: the prompt, the pictures' size, the adapter and the limits of every task.
+
+Both engines that run the model share this file, and every word the model is told stands here. Prompt formats are those
+of the model card of microsoft/Phi-4-multimodal-instruct: turns without line breaks, media before the words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from phi4.errors import AudioTooShort, CannotAnswer, PromptTooLong
+from worker.engines.base import AskImages, Chat, Detail, ReadPage, Task, TranscribeClip, Turn
+from worker.engines.crops import DETAIL_CROPS, fit, image_tokens
+
+#: What ends an answer: `<|end|>` and `<|endoftext|>`.
+STOP_TOKEN_IDS = (200020, 199999)
+SAMPLE_RATE = 16_000
+#: The model's feature extractor makes nothing of less.
+MIN_AUDIO_SECONDS = 0.1
+#: One audio token stands for 80 ms.
+_AUDIO_TOKENS_PER_SECOND = 12.5
+
+READ_PAGE = {
+    "markdown": (
+        "Read this page and write down all of its text as Markdown, in reading order. "
+        "Keep headings, lists and tables. Write nothing that is not on the page."
+    ),
+    "text": (
+        "Read this page and write down all of its text, in reading order, as plain text. "
+        "Write nothing that is not on the page."
+    ),
+}
+TRANSCRIBE = "Transcribe the audio clip into text."
+TRANSLATE = "Translate the audio to {language}."
+HINT = " Words that may occur: {hint}"
+AS_JSON = "\nAnswer with one JSON value that fits this JSON Schema: {schema}"
+
+#: Languages the model hears (model card).
+HEARD = {
+    "en": "English", "zh": "Chinese", "de": "German", "fr": "French",
+    "it": "Italian", "ja": "Japanese", "es": "Spanish", "pt": "Portuguese",
+}  # fmt: skip
+#: Languages the model writes (model card).
+WRITTEN = HEARD | {
+    "ar": "Arabic", "cs": "Czech", "da": "Danish", "nl": "Dutch", "fi": "Finnish", "he": "Hebrew", "hu": "Hungarian",
+    "ko": "Korean", "no": "Norwegian", "pl": "Polish", "ru": "Russian", "sv": "Swedish", "th": "Thai",
+    "tr": "Turkish", "uk": "Ukrainian",
+}  # fmt: skip
+
+#: Most tokens of an answer when the caller names none: a dense page, an answer, 30 s of quick speech, a turn.
+DEFAULT_MAX_TOKENS = {ReadPage: 4096, AskImages: 1024, TranscribeClip: 512, Chat: 2048}
+#: A page or clip that runs in circles is asked again this warm.
+RETRY_TEMPERATURES = (0.3, 0.6)
+
+Adapter = Literal["vision", "speech"]
+Clip = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to the model: `text` names `images` and `clips` (mono float32, 16 kHz) by their placeholders."""
+
+    text: str
+    images: tuple[Image, ...] = ()
+    clips: tuple[Clip, ...] = ()
+    #: None asks the plain language model.
+    adapter: Adapter | None = None
+    max_tokens: int = 1024
+    #: Whether the caller named `max_tokens`, so that an answer cut there is what was asked for.
+    cut_is_wanted: bool = False
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    schema: dict[str, Any] | None = None
+    #: Temperatures to try again with when the answer runs in circles.
+    retries: tuple[float, ...] = ()
+
+
+def prompt_for(task: Task, *, max_model_len: int) -> Prompt:
+    """Write the prompt of a task, its pictures scaled so that they fit the context.
+
+    Raises `CannotAnswer` (a language the model does not know), `AudioTooShort`, `ImageTooSmall`, `PromptTooLong`.
+    """
+    match task:
+        case ReadPage():
+            return _read_page(task, max_model_len)
+        case AskImages():
+            return _ask_images(task, max_model_len)
+        case TranscribeClip():
+            return _transcribe(task)
+        case Chat():
+            return _chat(task, max_model_len)
+
+
+def plain(text: str) -> str:
+    """Break up control tokens (`<|…|>`) in a caller's text: the tokenizer would take them for the template's own."""
+    return text.replace("<|", "< |")
+
+
+def room_for_answer(prompt: Prompt, prompt_tokens: int, *, max_model_len: int) -> int:
+    """Say how many tokens the answer may have. Raises `PromptTooLong` when there is no room for one."""
+    room = max_model_len - prompt_tokens
+    if room < 1:
+        raise PromptTooLong(
+            f"The prompt is {prompt_tokens} tokens long, and the model was started for {max_model_len} in all "
+            "(PHI4_MAX_MODEL_LEN)."
+        )
+    return min(prompt.max_tokens, room)
+
+
+def _read_page(task: ReadPage, max_model_len: int) -> Prompt:
+    words = plain(task.prompt) if task.prompt else READ_PAGE[task.format]
+    limit = _limit(task)
+    (page,) = _sized((task.image,), task.detail, max_model_len - _words_tokens(words))
+    return Prompt(
+        _turn("user", f"<|image_1|>{words}") + _ASSISTANT,
+        images=(page,),
+        adapter="vision",
+        temperature=task.temperature,
+        retries=_warmer_than(task.temperature),
+        **limit,
+    )
+
+
+def _ask_images(task: AskImages, max_model_len: int) -> Prompt:
+    words = plain(task.question) + _schema_words(task.response_schema)
+    system = _turn("system", plain(task.system)) if task.system else ""
+    images = _sized(task.images, task.detail, max_model_len - _words_tokens(system + words))
+    return Prompt(
+        system + _turn("user", _placeholders("image", len(images)) + words) + _ASSISTANT,
+        images=images,
+        adapter="vision",
+        temperature=task.temperature,
+        schema=task.response_schema,
+        **_limit(task),
+    )
+
+
+def _transcribe(task: TranscribeClip) -> Prompt:
+    _check_language(task.language, HEARD, "hears", "language")
+    words = TRANSCRIBE
+    if task.task == "translate":
+        _check_language(task.target_language, WRITTEN, "writes", "target_language")
+        words = TRANSLATE.format(language=WRITTEN[task.target_language])
+    if task.prompt:
+        words += HINT.format(hint=plain(task.prompt))
+    _check_clip(task.samples)
+    return Prompt(
+        _turn("user", f"<|audio_1|>{words}") + _ASSISTANT,
+        clips=(task.samples,),
+        adapter="speech",
+        retries=RETRY_TEMPERATURES,
+        **_limit(task),
+    )
+
+
+def _chat(task: Chat, max_model_len: int) -> Prompt:
+    images = tuple(part for turn in task.turns for part in turn.content if isinstance(part, Image))
+    clips = tuple(part for turn in task.turns for part in turn.content if isinstance(part, np.ndarray))
+    for clip in clips:
+        _check_clip(clip)
+    text = _turns(task.turns) + _schema_words(task.response_schema)
+    heard = sum(int(len(clip) / SAMPLE_RATE * _AUDIO_TOKENS_PER_SECOND) for clip in clips)
+    return Prompt(
+        text + _ASSISTANT,
+        images=_sized(images, task.detail, max_model_len - _words_tokens(text) - heard),
+        clips=clips,
+        # With both, the vision adapter, as Microsoft's own code chooses.
+        adapter="vision" if images else "speech" if clips else None,
+        temperature=task.temperature,
+        top_p=task.top_p,
+        seed=task.seed,
+        stop=task.stop,
+        schema=task.response_schema,
+        **_limit(task),
+    )
+
+
+_ASSISTANT = "<|assistant|>"
+
+
+def _turn(role: str, content: str) -> str:
+    return f"<|{role}|>{content}<|end|>"
+
+
+def _turns(turns: Sequence[Turn]) -> str:
+    """Spell the turns; media get their numbers in the order they come in."""
+    seen = {"image": 0, "audio": 0}
+
+    def spell(part: str | Image | Clip) -> str:
+        if isinstance(part, str):
+            return plain(part)
+        kind = "image" if isinstance(part, Image) else "audio"
+        seen[kind] += 1
+        return f"<|{kind}_{seen[kind]}|>"
+
+    return "".join(_turn(turn.role, "".join(map(spell, turn.content))) for turn in turns)
+
+
+def _placeholders(kind: str, count: int) -> str:
+    return "".join(f"<|{kind}_{n}|>" for n in range(1, count + 1))
+
+
+def _schema_words(schema: dict[str, Any] | None) -> str:
+    return AS_JSON.format(schema=plain(json.dumps(schema, ensure_ascii=False))) if schema is not None else ""
+
+
+def _limit(task: Task) -> dict[str, Any]:
+    return {
+        "max_tokens": task.max_tokens or DEFAULT_MAX_TOKENS[type(task)],
+        "cut_is_wanted": task.max_tokens is not None,
+    }
+
+
+def _warmer_than(temperature: float) -> tuple[float, ...]:
+    return tuple(t for t in RETRY_TEMPERATURES if t > temperature)
+
+
+def _words_tokens(words: str) -> int:
+    """A rough count, to leave room beside the pictures; the exact one is checked before the engine sees the prompt."""
+    return len(words) // 3 + 64
+
+
+def _sized(images: Sequence[Image], detail: Detail, room: int) -> tuple[Image, ...]:
+    """Scale pictures to the finest detail that leaves them in `room` tokens together.
+
+    "auto" goes down in steps; a detail that was asked for is kept. Raises `PromptTooLong` and `ImageTooSmall`.
+    """
+    needed = 0
+    for crops in DETAIL_CROPS[detail]:
+        sized = tuple(fit(image, crops) for image in images)
+        needed = sum(image_tokens(*image.size) for image in sized)
+        if needed < room:
+            return sized
+    if not images:
+        return ()
+    raise PromptTooLong(
+        f"{len(images)} images take {needed} tokens at detail {detail!r}, and {max(0, room)} of the context are left "
+        "for them (PHI4_MAX_MODEL_LEN); ask over fewer pages, or with less detail."
+    )
+
+
+def _check_clip(clip: Clip) -> None:
+    if (seconds := len(clip) / SAMPLE_RATE) < MIN_AUDIO_SECONDS:
+        raise AudioTooShort(f"The clip is {seconds:.3f} s long; the model needs at least {MIN_AUDIO_SECONDS} s.")
+
+
+def _check_language(code: str | None, known: dict[str, str], verb: str, field: str) -> None:
+    if code is not None and code not in known:
+        raise CannotAnswer(
+            f'`params.{field}` is "{code}"; Phi-4-multimodal {verb} {", ".join(sorted(known))} (ISO 639-1).'
+        )
+
+
+def warmer(prompt: Prompt, temperature: float) -> Prompt:
+    """The same prompt at another temperature."""
+    return replace(prompt, temperature=temperature)

@@ -1,0 +1,75 @@
+"""How vLLM is started: its own command-line arguments, the same for the engine in the worker and for `phi4 serve`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from phi4.settings import Settings
+
+#: One A4 page is 3 300 tokens. Measured on one H200: 16384 gains nothing, 2048 (vLLM's default here) loses much.
+MAX_BATCHED_TOKENS = 8_192
+#: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
+_CHEAPEST_IMAGE = 545
+#: The model was trained on up to 64 pictures at once (model card).
+_MOST_IMAGES = 64
+_MOST_CLIPS = 4
+#: Ranks vLLM has adapter buffers for.
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+ADAPTERS = ("vision", "speech")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """Most pictures and clips of one prompt."""
+
+    images: int
+    clips: int = _MOST_CLIPS
+
+
+def media_limits(settings: Settings) -> MediaLimits:
+    """Say how many media one prompt may hold."""
+    return MediaLimits(min(_MOST_IMAGES, max(1, settings.max_model_len // _CHEAPEST_IMAGE)))
+
+
+def adapter_folder(checkpoint: Path, adapter: str) -> Path:
+    """Where an adapter lies inside the model's folder."""
+    return checkpoint / f"{adapter}-lora"
+
+
+def lora_rank(checkpoint: Path) -> int:
+    """The buffer rank that both adapters fit in."""
+    configs = (adapter_folder(checkpoint, name) / "adapter_config.json" for name in ADAPTERS)
+    needed = max(int(json.loads(path.read_text())["r"]) for path in configs)
+    return next(rank for rank in _LORA_RANKS if rank >= needed)
+
+
+def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_threads: int) -> list[str]:
+    """List vLLM's arguments; those of PHI4_EXTRA_SERVE_ARGS come last and win."""
+    limits = media_limits(settings)
+    return [
+        *("--model", str(checkpoint)),
+        *("--served-model-name", settings.served_name),
+        # The model's own config and processor code; it comes from a pinned revision or from the operator's folder.
+        "--trust-remote-code",
+        *("--max-model-len", str(settings.max_model_len)),
+        *("--tensor-parallel-size", str(settings.tensor_parallel_size)),
+        *("--max-num-seqs", str(settings.max_in_flight)),
+        *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
+        *("--scheduling-policy", "priority"),
+        "--enable-lora",
+        *("--max-lora-rank", str(lora_rank(checkpoint))),
+        # With fewer slots than adapters, vision and speech would take turns. The CPU build gives requests without an
+        # adapter the last one of a mixed batch unless a slot is free.
+        *("--max-loras", str(len(ADAPTERS) + on_cpu)),
+        *("--max-cpu-loras", str(len(ADAPTERS) + on_cpu)),
+        *("--limit-mm-per-prompt", json.dumps({"image": limits.images, "audio": limits.clips})),
+        # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
+        *("--mm-processor-cache-gb", "0"),
+        *("--renderer-num-workers", str(render_threads)),
+        # SIGTERM to the whole process group lets what is running end.
+        *("--shutdown-timeout", str(int(settings.drain_seconds))),
+        *shlex.split(settings.extra_serve_args),
+    ]

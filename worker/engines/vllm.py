@@ -1,0 +1,268 @@
+"""The production engine: Phi-4-multimodal in vLLM's AsyncLLM; this file and `vllm_start` are all that know vLLM.
+
+AsyncLLM lives on an event loop of its own inside the worker and drives EngineCore, its child process. A prompt is
+prepared in the thread that brings the task (a page takes 0.1 s), never on that loop. The names used here are the same
+in vLLM 0.26 and 0.32 (tests/test_vllm_contract.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from phi4.errors import (
+    AnswerCut,
+    AnswerLoops,
+    Cancelled,
+    CannotAnswer,
+    EngineDead,
+    EngineError,
+    Phi4Error,
+    PromptTooLong,
+    TooManyImages,
+)
+from phi4.settings import Settings
+from worker.engines import vllm_start
+from worker.engines.base import Answer, Call, EngineUnavailable, Modality, Task
+from worker.engines.event_loop import EventLoop
+from worker.engines.loops import LoopWatch
+from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer, warmer
+from worker.engines.probe import probe
+from worker.engines.serve_args import media_limits
+from worker.engines.vllm_start import first_line
+
+#: Threads that prepare prompts at once; a page takes one of them about 0.1 s.
+MAX_RENDER_THREADS = 8
+#: How often a waiting task looks whether it was cancelled.
+_LOOK_S = 0.2
+#: How long an aborted request may take to leave the engine.
+_ABORT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What came out of the engine for one attempt."""
+
+    text: str
+    tokens: int
+    reason: str
+    loops: bool = False
+
+
+class VllmEngine:
+    """Reads pages, answers questions and writes down speech, many at once, on one engine."""
+
+    name = "vllm"
+    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
+
+    def __init__(self, settings: Settings) -> None:
+        self.model = settings.checkpoint
+        self.slots = settings.max_in_flight
+        self._settings = settings
+        threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
+        self._render_threads = threads
+        self._rendering = threading.BoundedSemaphore(threads)
+        self._adapters: Mapping[str, Any] = {}
+        self._loop: EventLoop | None = None
+        self._llm: Any = None
+
+    # -- life
+
+    def start(self, stage: Callable[[str], None]) -> None:
+        """Load model and adapters and let them answer a picture and a clip.
+
+        Raises `EngineUnavailable` with what to set, or `EngineError` when a probe is not answered.
+        """
+        self._loop = EventLoop("vllm")
+        try:
+            self._llm, self._adapters = vllm_start.load(self._settings, self._loop, self._render_threads, stage)
+        except EngineUnavailable:
+            self.stop()
+            raise
+        stage("probing")
+        probe(self, self._settings.serve)
+
+    def check(self) -> None:
+        """Raise `EngineDead` when EngineCore is gone, or was never there."""
+        if self._llm is None or self._llm.errored:
+            raise EngineDead("vLLM's EngineCore is not running.")
+
+    def stop(self) -> None:
+        """End EngineCore and free the card; stopping twice does no harm."""
+        loop, llm = self._loop, self._llm
+        self._loop = self._llm = None
+        if loop is None:
+            return
+        if llm is not None:
+            # On its loop: from another thread vLLM's output handler takes the end for a death.
+            loop.call(llm.shutdown)
+        loop.close()
+
+    @property
+    def running(self) -> int:
+        """How many requests are inside the engine."""
+        return 0 if self._llm is None else int(self._llm.get_num_unfinished_requests())
+
+    # -- work
+
+    def run(self, task: Task, call: Call) -> Answer:
+        """Answer `task`; called by many threads at once.
+
+        Raises `InputError` (it does not fit), `CannotAnswer`, `AnswerLoops`, `AnswerCut`, `EngineError` (try again),
+        `EngineDead` or `Cancelled`; the request has left the engine by then.
+        """
+        self.check()
+        prompt = prompt_for(task, max_model_len=self._settings.max_model_len)
+        self._check_counts(prompt)
+        for number, temperature in enumerate((prompt.temperature, *prompt.retries)):
+            if number:
+                call.on_restart()
+            said, prompt_tokens = self._ask(warmer(prompt, temperature), call, number)
+            if not said.loops:
+                return _answer(prompt, said, prompt_tokens)
+        raise AnswerLoops(f"The model repeats itself without end; tried {1 + len(prompt.retries)} times.")
+
+    def sampling(self, prompt: Prompt, max_tokens: int) -> Any:
+        """vLLM's sampling parameters for a prompt."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        return SamplingParams(
+            temperature=prompt.temperature,
+            top_p=prompt.top_p,
+            seed=prompt.seed,
+            stop=list(prompt.stop),
+            stop_token_ids=list(STOP_TOKEN_IDS),
+            max_tokens=max_tokens,
+            output_kind=RequestOutputKind.DELTA,
+            # Free white space between values would let the model write it without end.
+            structured_outputs=StructuredOutputsParams(json=prompt.schema, disable_any_whitespace=True)
+            if prompt.schema is not None
+            else None,
+        )
+
+    def _ask(self, prompt: Prompt, call: Call, number: int) -> tuple[_Said, int]:
+        """Send one attempt through the engine; returns what was said and how long the prompt was, in tokens."""
+        inputs = self._render(prompt)
+        prompt_tokens = len(inputs["prompt_token_ids"])
+        room = room_for_answer(prompt, prompt_tokens, max_model_len=self._settings.max_model_len)
+        # Checked before `_generate` is made: a coroutine that never runs is a warning.
+        if call.cancelled.is_set():
+            raise Cancelled
+        if self._loop is None:
+            raise EngineDead("The engine is being stopped.")
+        left = threading.Event()
+        generating = self._generate(
+            inputs, self.sampling(prompt, room), call, f"{call.request_id}-{number}", prompt, left
+        )
+        said = self._wait(self._loop.submit(generating), call, left)
+        if said.reason == "length" and prompt.retries and not prompt.cut_is_wanted:
+            # Nobody asked for so short an answer: it would have gone on.
+            return _Said(said.text, said.tokens, said.reason, loops=True), prompt_tokens
+        return said, prompt_tokens
+
+    def _render(self, prompt: Prompt) -> Any:
+        """Turn a prompt into tokens and tensors, in the calling thread."""
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        media: dict[str, Any] = {}
+        if prompt.images:
+            media["image"] = list(prompt.images)
+        if prompt.clips:
+            media["audio"] = [(clip, SAMPLE_RATE) for clip in prompt.clips]
+        raw = {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
+        try:
+            with self._rendering:
+                (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
+        except Exception as error:
+            raise self._translate(error) from error
+        return inputs
+
+    async def _generate(
+        self, inputs: Any, sampling: Any, call: Call, request_id: str, prompt: Prompt, left: threading.Event
+    ) -> _Said:
+        """Follow one request to its end; sets `left` once the engine holds it no more."""
+        pieces: list[str] = []
+        tokens, reason = 0, ""
+        watch = LoopWatch() if prompt.retries else None
+        outputs = self._llm.generate(
+            inputs, sampling, request_id, lora_request=self._adapters.get(prompt.adapter or ""), priority=call.priority
+        )
+        try:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    piece = output.outputs[0]
+                    tokens += len(piece.token_ids)
+                    reason = piece.finish_reason or ""
+                    pieces.append(piece.text)
+                    if piece.text:
+                        call.on_delta(piece.text)
+                    if watch is not None and watch.hears_a_loop(piece.text):
+                        return _Said("".join(pieces), tokens, reason, loops=True)
+        finally:
+            left.set()
+        return _Said("".join(pieces), tokens, reason)
+
+    def _wait(self, future: Future[_Said], call: Call, left: threading.Event) -> _Said:
+        """Wait for an attempt; one that is cancelled is aborted in the engine first."""
+        while True:
+            try:
+                said = future.result(timeout=_LOOK_S)
+            except TimeoutError:
+                if call.cancelled.is_set():
+                    future.cancel()
+                    left.wait(_ABORT_S)
+                    raise Cancelled from None
+            except Exception as error:
+                raise self._translate(error) from error
+            else:
+                if said.reason not in ("stop", "length") and not said.loops:
+                    # Also when EngineCore was told to end: what came so far is no answer.
+                    raise EngineError(f"vLLM ended the request early ({said.reason or 'no reason given'}).")
+                return said
+
+    def _translate(self, error: Exception) -> Phi4Error:
+        """Name vLLM's errors in the service's words; by name, since their ancestors differ between versions."""
+        if type(error).__name__ == "EngineDeadError" or self._llm is None or self._llm.errored:
+            return EngineDead("vLLM's EngineCore died.")
+        if "maximum context length" in str(error):
+            return PromptTooLong(first_line(error))
+        if isinstance(error, ValueError) or any(c.__name__ == "VLLMClientError" for c in type(error).__mro__):
+            return CannotAnswer(f"The model cannot be asked this: {first_line(error)}")
+        cause = error.__cause__ or error
+        return EngineError(f"vLLM failed: {type(cause).__name__}: {first_line(cause)}")
+
+    def _check_counts(self, prompt: Prompt) -> None:
+        limits = media_limits(self._settings)
+        if len(prompt.images) > limits.images:
+            raise TooManyImages(f"The question is asked over {len(prompt.images)} images; at most {limits.images} fit.")
+        if len(prompt.clips) > limits.clips:
+            raise TooManyImages(f"The question is asked over {len(prompt.clips)} clips; at most {limits.clips} fit.")
+
+
+def _answer(prompt: Prompt, said: _Said, prompt_tokens: int) -> Answer:
+    text = said.text.strip()
+    data = _parsed(said) if prompt.schema is not None else None
+    return Answer(
+        text,
+        finish_reason="length" if said.reason == "length" else "stop",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=said.tokens,
+        data=data,
+    )
+
+
+def _parsed(said: _Said) -> Any:
+    try:
+        # Not strict: the grammar lets a raw line break stand inside a string.
+        return json.loads(said.text, strict=False)
+    except ValueError:
+        if said.reason == "length":
+            raise AnswerCut(f"The answer had no end after {said.tokens} tokens, so it is no JSON.") from None
+        raise EngineError("The answer is no JSON although it was held to a schema.") from None

@@ -1,0 +1,143 @@
+"""Starts vLLM: its arguments, the model's files, the memory they need, and both adapters."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import shlex
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from phi4.settings import Settings
+from worker.engines import checkpoint, gpu, memory
+from worker.engines.base import EngineUnavailable
+from worker.engines.engine_core import STAGE_FILE
+from worker.engines.event_loop import EventLoop
+from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args
+
+_log = logging.getLogger(__name__)
+Stage = Callable[[str], None]
+#: How often a start is looked at for the stage it is in.
+_LOOK_S = 0.2
+
+
+def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage) -> tuple[Any, dict[str, Any]]:
+    """Start an AsyncLLM on `loop`; returns it and its LoRA requests by name. Raises `EngineUnavailable`."""
+    set_environment(settings)
+    # Before anything is downloaded: wrong arguments should not cost an hour.
+    wanted = read(shlex.split(settings.extra_serve_args))
+    folder = checkpoint.locate(
+        settings.checkpoint,
+        settings.checkpoint_revision,
+        settings.hf_token,
+        stage=stage,
+        needs_weights=wanted.load_format != "dummy",
+    )
+    stage("loading")
+    arguments = engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=render_threads))
+    check_memory(arguments, folder)
+    with tempfile.TemporaryDirectory() as told:
+        os.environ[STAGE_FILE] = str(Path(told) / "stage")
+        return _follow(loop.submit(_load(arguments, folder)), Path(told) / "stage", stage)
+
+
+def set_environment(settings: Settings) -> None:
+    """Set what vLLM reads when it is imported, and what its processes inherit."""
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # forking a process of many threads hangs
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if settings.hf_token:
+        os.environ.setdefault("HF_TOKEN", settings.hf_token)
+
+
+def on_cpu() -> bool:
+    """Whether this is vLLM's CPU build."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Let vLLM's own parser read its arguments. Raises `EngineUnavailable` with the parser's complaint."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="PHI4_EXTRA_SERVE_ARGS"))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return cast(argparse.Namespace, parser.parse_args(list(arguments)))
+    except (SystemExit, ValueError) as error:
+        why = (said.getvalue().strip().splitlines() or [str(error)])[-1]
+        raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {why}") from None
+
+
+def engine_args(arguments: Sequence[str]) -> Any:
+    """Make vLLM's AsyncEngineArgs. Raises `EngineUnavailable`."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    try:
+        return AsyncEngineArgs.from_cli_args(read(arguments))
+    except ValueError as error:
+        raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {first_line(error)}") from None
+
+
+def check_memory(arguments: Any, folder: Path) -> None:
+    """Compare what the model needs with the cards there are. Raises `memory.NotEnoughMemory`, saying what to set."""
+    if arguments.quantization is not None:
+        return  # the arithmetic is that of 16-bit weights
+    memory.check(
+        memory.Shape.of(checkpoint.read_config(folder)),
+        [] if on_cpu() else gpu.cards(),
+        max_model_len=arguments.max_model_len,
+        tensor_parallel=arguments.tensor_parallel_size,
+        adapters=arguments.max_loras,
+        utilization=arguments.gpu_memory_utilization or memory.UTILIZATION,
+        kv_item_bytes=1 if "fp8" in str(arguments.kv_cache_dtype) else 2,
+    )
+
+
+async def _load(arguments: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+    from vllm.lora.request import LoRARequest
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    llm = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
+    adapters = {}
+    try:
+        for number, name in enumerate(ADAPTERS, start=1):
+            adapters[name] = LoRARequest(name, number, str(adapter_folder(folder, name)))
+            # Here, not with the first request: an adapter that cannot be loaded there ends the engine for everybody.
+            await llm.add_lora(adapters[name])
+    except BaseException:
+        llm.shutdown()
+        raise
+    return llm, adapters
+
+
+def _follow(loading: Future[tuple[Any, dict[str, Any]]], told: Path, stage: Stage) -> tuple[Any, dict[str, Any]]:
+    seen = "loading"
+    while True:
+        try:
+            return loading.result(timeout=_LOOK_S)
+        except TimeoutError:
+            if told.exists() and (now := told.read_text()) not in ("", seen):
+                stage(now)
+                seen = now
+        except Exception as error:
+            _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    _log.error("vLLM does not start", exc_info=error)
+    raise EngineUnavailable(f"vLLM does not start: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of what an error says: vLLM's go on for pages."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
