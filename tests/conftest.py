@@ -18,6 +18,7 @@ from PIL import Image
 
 from cli.embedded import EmbeddedValkey, free_port
 from phi4.store import Store
+from tests.tiny_phi4 import PLUGIN, environment
 
 if TYPE_CHECKING:
     from worker.engines.vllm import VllmEngine
@@ -70,6 +71,27 @@ def store(valkey: str) -> Iterator[Store]:
     store.client.flushdb()
     yield store
     store.client.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_phi4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tiny checkpoint that vLLM loads, in this process and in those it starts; only where torch is installed."""
+    from tests.tiny_phi4.make import make_tiny
+
+    folder = tmp_path_factory.mktemp("phi4") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        patch.syspath_prepend(PLUGIN)
+        yield make_tiny(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_native_phi4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint for transformers' own class; only where transformers is installed."""
+    from tests.tiny_phi4.native import make_native_tiny
+
+    return make_native_tiny(tmp_path_factory.mktemp("phi4") / "native")
 
 
 @dataclass
