@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from cli.plan import plan
 from phi4 import __version__
 
 if TYPE_CHECKING:
@@ -218,6 +219,9 @@ def doctor() -> None:
     from cli.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
+
+
+app.command()(plan)
 
 
 def _params(job_type: JobType, **given: Any) -> Mapping[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.smi import H200, write_smi
 from worker.engines.gpu import cards
 
-H200 = "0, GPU-0aa1, NVIDIA H200, 580.65.06, 143771, 143158, Disabled"
 OTHER = "1, GPU-0bb2, NVIDIA H200, 580.65.06, 143771, 5, Disabled"
 Smi = Callable[..., None]
 
@@ -20,10 +20,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def install(*lines: str, code: int = 0) -> None:
-        program = tmp_path / "nvidia-smi"
-        program.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + f"\nEND\nexit {code}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        monkeypatch.setenv("PATH", write_smi(tmp_path, *lines, code=code))
 
     return install
 

@@ -1,4 +1,4 @@
-"""What the model needs on a card: against published sizes and a measured engine, and what is said when it does not fit."""
+"""What the model needs on a card, against published sizes and a measured engine; what is said when it does not fit."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_the_smallest_of_several_cards_decides() -> None:
 
 
 def test_a_card_that_others_use_is_told_before_vllm_refuses_it() -> None:
-    """vLLM claims a share of the card and does not start when less is free; a smaller share is told where it is enough."""
+    """vLLM does not start when less is free than the share it claims; a smaller one is told where it is enough."""
     little = refusal(card(24, free=5))
     enough = refusal(card(24, free=20))
 
@@ -196,7 +196,8 @@ def test_more_cards_asked_for_than_there_are_is_told() -> None:
 def test_a_split_that_does_not_divide_the_heads_is_refused_on_any_machine(size: int) -> None:
     """Also where no card can be measured."""
     assert refusal(tensor_parallel=size) == (
-        f"TENSOR_PARALLEL_SIZE={size} does not divide this model's 24 heads and 8 KV heads: set it to one of 1, 2, 4, 8."
+        f"TENSOR_PARALLEL_SIZE={size} does not divide this model's 24 heads and 8 KV heads: "
+        "set it to one of 1, 2, 4, 8."
     )
 
 

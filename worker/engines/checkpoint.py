@@ -101,6 +101,21 @@ def cache_folder() -> Path | None:
     return Path(constants.HF_HUB_CACHE)
 
 
+def is_offline() -> bool:
+    """Say whether HF_HUB_OFFLINE forbids downloads."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return False
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def known_config(model_id: str, revision: str) -> Mapping[str, Any]:
+    """Read config.json where the model's files are here already, else give {}; raises `ModelFilesMissing`."""
+    folder = local_folder(model_id) or cached(model_id, revision)
+    return {} if folder is None else read_config(folder)
+
+
 def read_config(folder: Path) -> Mapping[str, Any]:
     """Read config.json; raises `ModelFilesMissing`."""
     try:
