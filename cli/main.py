@@ -16,6 +16,7 @@ import typer
 
 from cli import engine_commands
 from cli.errors import plain_errors
+from cli.plan import plan
 from phi4 import __version__
 
 if TYPE_CHECKING:
@@ -228,6 +229,9 @@ def doctor() -> None:
     from cli.doctor import examine
 
     raise typer.Exit(0 if examine() else 1)
+
+
+app.command()(plan)
 
 
 def _params(job_type: JobType, **given: Any) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ def model_files() -> dict[str, bytes]:
         "preprocessor_config.json": json.dumps({"auto_map": CODE}).encode(),
         "tokenizer.json": b"{}",
         "tokenizer_config.json": b"{}",
+        "special_tokens_map.json": b"{}",
         "model.safetensors.index.json": json.dumps(index).encode(),
         "configuration_phi4mm.py": b"# code\n",
         "processing_phi4mm.py": b"# code\n",

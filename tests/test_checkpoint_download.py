@@ -117,13 +117,15 @@ def test_the_model_is_downloaded_once_with_the_token_and_without_its_pictures(ma
     assert len(machine.served.seen) == asked
 
 
-def test_a_download_that_broke_off_is_completed(machine: Machine) -> None:
-    """A file missing in the cache is fetched, and only that."""
+@pytest.mark.parametrize("name", ["vision-lora/adapter_model.safetensors", "special_tokens_map.json"])
+def test_a_download_that_broke_off_is_completed(machine: Machine, name: str) -> None:
+    """A file missing in the cache is fetched, also one without which the model would load."""
     machine.locate()
     folder = machine.cache / "hub" / "models--someone--phi-4-tuned" / "snapshots" / COMMIT
-    (folder / "vision-lora" / "adapter_model.safetensors").unlink()
+    (folder / name).unlink()
 
     assert machine.locate() == f"found ['downloading'] {folder}"
+    assert (folder / name).exists()
 
 
 def test_a_model_without_an_adapter_is_refused_with_the_files_name(machine: Machine) -> None:

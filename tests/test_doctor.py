@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +18,10 @@ from typer.testing import CliRunner
 
 from cli.embedded import free_port
 from cli.main import app
+from tests.checkpoints import write_model
+from tests.smi import H200, write_smi
 
+ROOT = Path(__file__).parent.parent
 Answers = dict[str, tuple[int, bytes]]
 Examine = Callable[..., tuple[int, dict[str, tuple[str, str]]]]
 
@@ -27,7 +32,7 @@ def doctor(tmp_path: Path) -> Examine:
 
     def examine(**env: str) -> tuple[int, dict[str, tuple[str, str]]]:
         settings = {"PHI4_DATA_DIR": str(tmp_path), "PHI4_MIN_FREE_DISK_MB": "0", "PHI4_ENGINE": "cpu"}
-        clean: dict[str, str | None] = {"REDIS_URL": None, "PORT": str(free_port())}
+        clean: dict[str, str | None] = {"REDIS_URL": None, "CUDA_VISIBLE_DEVICES": None, "PORT": str(free_port())}
         result = CliRunner().invoke(app, ["doctor"], env=clean | settings | env)
         assert result.stderr == ""
         lines = (line.partition("  ") for line in result.stdout.splitlines())
@@ -35,6 +40,12 @@ def doctor(tmp_path: Path) -> Examine:
         return result.exit_code, {about: (verdict, text) for verdict, about, _, text in told}
 
     return examine
+
+
+@pytest.fixture
+def gpu_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for an nvidia-smi."""
+    return tmp_path_factory.mktemp("bin")
 
 
 class Ours(BaseHTTPRequestHandler):
@@ -80,7 +91,7 @@ def test_a_machine_that_has_everything_is_well(doctor: Examine) -> None:
     code, told = doctor()
 
     assert {verdict for verdict, _ in told.values()} == {"ok"}
-    assert set(told) == {"Python", "data folder", "disk", "port", "embedded Valkey", "cpu engine", "GPU"}
+    assert set(told) == {"Python", "data folder", "disk", "port", "embedded Valkey", "cpu engine", "GPU", "model files"}
     assert "v=" in told["embedded Valkey"][1]
     assert code == 0
 
@@ -204,11 +215,11 @@ def test_without_a_valkey_program_the_embedded_one_is_not_ok(doctor: Examine, mo
 
 
 def test_missing_packages_matter_to_the_cpu_engine_alone(doctor: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With PHI4_ENGINE=cpu a missing package is named with its extra; with vllm it is only mentioned."""
+    """With PHI4_ENGINE=cpu a missing package is named with its extra; with another it is only mentioned."""
     monkeypatch.setitem(sys.modules, "rapidocr", None)
 
     code, told = doctor(PHI4_ENGINE="cpu")
-    other, told_other = doctor(PHI4_ENGINE="vllm")
+    other, told_other = doctor(PHI4_ENGINE="my.engines:Own")
 
     assert told["cpu engine"] == (
         "not ok",
@@ -216,6 +227,105 @@ def test_missing_packages_matter_to_the_cpu_engine_alone(doctor: Examine, monkey
     )
     assert told_other["cpu engine"] == ("ok", "not installed: rapidocr; not needed with another engine")
     assert (code, other) == (1, 0)
+
+
+def test_a_card_that_carries_the_model_is_well(doctor: Examine, gpu_path: Path) -> None:
+    """Name, memory and driver are told."""
+    _, told = doctor(PHI4_ENGINE="vllm", PATH=write_smi(gpu_path, H200))
+
+    assert told["GPU"] == ("ok", "NVIDIA H200, 139.8 of 140.4 GB free, driver 580.65.06")
+
+
+def test_a_card_that_is_too_small_is_told_with_what_to_set(doctor: Examine, gpu_path: Path) -> None:
+    """The sentence is the one with which the worker would refuse to start."""
+    small = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA L4, 580.65.06, 23034, 22500, [N/A]")
+
+    code, told = doctor(PHI4_ENGINE="vllm", PATH=small, PHI4_MAX_MODEL_LEN="131072")
+    _, unused = doctor(PHI4_ENGINE="cpu", PATH=small, PHI4_MAX_MODEL_LEN="131072")
+
+    assert told["GPU"][0] == "not ok"
+    assert "set PHI4_MAX_MODEL_LEN=65536" in told["GPU"][1]
+    assert code == 1
+    assert unused["GPU"] == ("ok", "NVIDIA L4, 22.0 of 22.5 GB free, driver 580.65.06")
+
+
+def test_a_card_filled_by_our_own_worker_is_well(doctor: Examine, gpu_path: Path) -> None:
+    """Only where no service runs here does a full card keep one from starting."""
+    full = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA H200, 580.65.06, 143771, 9000, Disabled")
+
+    _, before = doctor(PHI4_ENGINE="vllm", PATH=full)
+    with served(OursReady) as port:
+        _, running = doctor(PHI4_ENGINE="vllm", PATH=full, PORT=port)
+
+    assert (before["GPU"][0], running["GPU"][0]) == ("not ok", "ok")
+    assert "end what else runs on it" in before["GPU"][1]
+
+
+def test_the_models_folder_is_looked_through(doctor: Examine, tmp_path: Path) -> None:
+    """A complete one is well; otherwise the missing file is named."""
+    folder = write_model(tmp_path / "phi-4")
+    _, told = doctor(PHI4_ENGINE="vllm", PHI4_MODEL_ID=str(folder))
+    (folder / "speech-lora" / "adapter_model.safetensors").unlink()
+    code, broken = doctor(PHI4_ENGINE="vllm", PHI4_MODEL_ID=str(folder))
+
+    assert told["model files"] == ("ok", f"{folder}: complete")
+    assert broken["model files"] == (
+        "not ok",
+        f"{folder}: speech-lora/adapter_model.safetensors is missing — complete it, or correct PHI4_MODEL_ID",
+    )
+    assert code == 1
+
+
+def test_a_model_of_another_without_a_commit_is_not_ok(doctor: Examine) -> None:
+    """The line says what to set."""
+    code, told = doctor(PHI4_ENGINE="vllm", PHI4_MODEL_ID="someone/phi-4-tuned")
+
+    assert told["model files"][0] == "not ok"
+    assert "set PHI4_MODEL_REVISION" in told["model files"][1]
+    assert code == 1
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_engine_that_needs_it_is_not_ok(doctor: Examine, gpu_path: Path) -> None:
+    """The package is named, and that nothing can be downloaded without it."""
+    code, told = doctor(PHI4_ENGINE="vllm", PATH=write_smi(gpu_path, "No devices were found", code=6))
+
+    assert told["vllm engine"][0] == told["GPU"][0] == "not ok"
+    assert "pip install 'vllm[audio]'" in told["vllm engine"][1]
+    assert "set PHI4_ENGINE=cpu" in told["GPU"][1]
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("made_in_cache", "offline", "verdict", "said"),
+    [
+        (False, "0", "ok", "the first worker downloads microsoft/Phi-4-multimodal-instruct, about 12.8 GB, into "),
+        (False, "1", "not ok", "HF_HUB_OFFLINE is set"),
+        (True, "1", "ok", "microsoft/Phi-4-multimodal-instruct is in the cache, complete"),
+    ],
+)
+def test_a_model_in_the_cache_is_told_from_one_to_be_downloaded(
+    tmp_path: Path, made_in_cache: bool, offline: str, verdict: str, said: str
+) -> None:
+    """What will be downloaded is told with its size, in a process of its own since the library reads variables once."""
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is installed beside vLLM only")
+    if made_in_cache:
+        model = "models--microsoft--Phi-4-multimodal-instruct"
+        write_model(tmp_path / "hub" / model / "snapshots" / "33e62acdd07cd7d6635badd529aa0a3467bb9c6a")
+    env = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": offline, "PORT": "0"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.main import app; app()", "doctor"],
+        env=env | {"PHI4_ENGINE": "vllm", "PHI4_DATA_DIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    (line,) = [line for line in done.stdout.splitlines() if "model files: " in line]
+    assert line.startswith(f"{verdict:6}  model files: ")
+    assert said in line
 
 
 def test_a_wrong_setting_is_named(doctor: Examine) -> None:

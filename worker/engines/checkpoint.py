@@ -81,15 +81,19 @@ def check_source(model_id: str, revision: str) -> None:
 
 
 def cached(model_id: str, revision: str) -> Path | None:
-    """Find the commit's folder in the cache of huggingface_hub, complete or not; None also without that library."""
+    """Find the commit's folder in the cache of huggingface_hub, asking no network; None also without that library.
+
+    A folder that the library knows to be incomplete is not found; one copied here without its notes may be.
+    """
     try:
-        from huggingface_hub import constants
-        from huggingface_hub.file_download import repo_folder_name
+        from huggingface_hub import snapshot_download
     except ImportError:
         return None
-    name = repo_folder_name(repo_id=model_id, repo_type="model")
-    folder = Path(constants.HF_HUB_CACHE) / name / "snapshots" / revision
-    return folder if folder.is_dir() else None
+    try:
+        patterns = list(_WANTED_FILES)
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except (OSError, ValueError):  # not there, or no id at all
+        return None
 
 
 def cache_folder() -> Path | None:
@@ -99,6 +103,21 @@ def cache_folder() -> Path | None:
     except ImportError:
         return None
     return Path(constants.HF_HUB_CACHE)
+
+
+def is_offline() -> bool:
+    """Say whether HF_HUB_OFFLINE forbids downloads."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return False
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def known_config(model_id: str, revision: str) -> Mapping[str, Any]:
+    """Read config.json where the model's files are here already, else give {}; raises `ModelFilesMissing`."""
+    folder = local_folder(model_id) or cached(model_id, revision)
+    return {} if folder is None else read_config(folder)
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
