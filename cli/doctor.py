@@ -18,7 +18,7 @@ import redis
 
 from cli import show
 from cli.embedded import NoServerProgram, port_is_taken, server_program
-from phi4.errors import Phi4Error
+from phi4.errors import EngineUnavailable, Phi4Error
 from phi4.settings import Settings, SettingsError, load
 from phi4.store.connection import check_server, connect
 from worker.engines.checkpoint import (
@@ -32,7 +32,7 @@ from worker.engines.checkpoint import (
     local_folder,
     problems,
 )
-from worker.engines.choose import EngineUnavailable, has_cuda_device
+from worker.engines.choose import has_cuda_device
 from worker.engines.gpu import Card, cards
 from worker.engines.memory import Shape, check, gb
 

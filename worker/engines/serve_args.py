@@ -77,17 +77,15 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
 
 
 def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_threads: int) -> list[str]:
-    """List the arguments of `vllm serve`: those of the engine, and adapters that come with the kind of content.
+    """List the arguments of vLLM's server: those of the engine, and adapters that come with the kind of content.
 
-    vLLM's server takes the adapter whose name begins the type of a content part: `image_url`, `audio_url`, and
+    The server takes the adapter whose name begins the type of a content part: `image_url`, `audio_url`, and
     `input_audio`, OpenAI's own. With pictures and sound in one request it takes none.
     """
-    _, model, *rest = serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=render_threads)
     vision, speech = (str(adapter_folder(checkpoint, name)) for name in ADAPTERS)
     return [
-        model,
         *("--host", settings.host),
         *("--port", str(settings.port)),
         *("--default-mm-loras", json.dumps({"image": vision, "audio": speech, "input": speech})),
-        *rest,
+        *serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=render_threads),
     ]

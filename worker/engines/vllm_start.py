@@ -44,7 +44,8 @@ def server_command(settings: Settings, stage: Stage) -> list[str]:
     folder = find(settings, stage)
     check_memory(engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=1)), folder)
     arguments = server_args(settings, folder, on_cpu=on_cpu(), render_threads=1)
-    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", *arguments]
+    # Not `vllm serve`: that needs a package called vllm, and the CPU build goes by another name.
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
 
 
 def find(settings: Settings, stage: Stage) -> Path:
