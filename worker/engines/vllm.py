@@ -108,7 +108,7 @@ class VllmEngine:
     @property
     def running(self) -> int:
         """How many requests are inside the engine."""
-        return 0 if self._llm is None else int(self._llm.get_num_unfinished_requests())
+        return 0 if self._llm is None else int(self._llm.output_processor.get_num_unfinished_requests())
 
     # -- work
 

@@ -1,0 +1,96 @@
+"""What vLLM is told on its command line, by the worker and by `phi4 serve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phi4.settings import Settings, load
+from worker.engines.serve_args import lora_rank, media_limits, serve_args, server_args
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A model's folder with adapters of the real ranks."""
+    for name, rank in (("vision", 256), ("speech", 320)):
+        (tmp_path / f"{name}-lora").mkdir()
+        (tmp_path / f"{name}-lora" / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return tmp_path
+
+
+def told(settings: Settings, checkpoint: Path, *, on_cpu: bool = False) -> dict[str, Any]:
+    """The arguments by name; one that stands alone is True, and of one given twice the last counts."""
+    arguments = serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=8)
+    values: dict[str, Any] = {}
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if argument.startswith("--"):
+            values[argument] = True if following.startswith("--") else following
+    return values
+
+
+def test_the_seeds_settings_are_the_defaults(checkpoint: Path) -> None:
+    """A context of 16 384, one card, the served name; and what must not be left to vLLM's own defaults."""
+    arguments = told(load(), checkpoint)
+
+    assert arguments == {
+        "--model": str(checkpoint),
+        "--served-model-name": "phi-4-multimodal",
+        "--trust-remote-code": True,
+        "--max-model-len": "16384",
+        "--tensor-parallel-size": "1",
+        "--max-num-seqs": "64",
+        "--max-num-batched-tokens": "8192",
+        "--scheduling-policy": "priority",
+        "--enable-lora": True,
+        "--max-lora-rank": "320",
+        "--max-loras": "2",
+        "--max-cpu-loras": "3",
+        "--limit-mm-per-prompt": '{"image": 30, "audio": 4}',
+        "--mm-processor-cache-gb": "0",
+        "--renderer-num-workers": "8",
+        "--shutdown-timeout": "60",
+    }
+
+
+def test_the_cpu_build_gets_a_slot_for_requests_without_an_adapter(checkpoint: Path) -> None:
+    """Else it gives them the last adapter of a mixed batch."""
+    assert told(load(), checkpoint, on_cpu=True)["--max-loras"] == "3"
+
+
+def test_extra_arguments_win(checkpoint: Path) -> None:
+    """They come last, split as a shell would."""
+    settings = load(extra_serve_args="--max-num-seqs 8 --limit-mm-per-prompt '{\"image\": 2}' --enforce-eager")
+
+    arguments = told(settings, checkpoint)
+
+    assert arguments["--max-num-seqs"] == "8"
+    assert json.loads(arguments["--limit-mm-per-prompt"]) == {"image": 2}
+    assert arguments["--enforce-eager"] is True
+
+
+@pytest.mark.parametrize(("length", "images"), [(1_024, 1), (8_192, 15), (16_384, 30), (131_072, 64)])
+def test_as_many_pictures_are_taken_as_could_fit(length: int, images: int) -> None:
+    """The context divided by the cheapest picture, and no more than the model was trained on."""
+    assert media_limits(load(max_model_len=length)).images == images
+
+
+def test_the_rank_is_that_of_the_larger_adapter_rounded_up(checkpoint: Path) -> None:
+    """vLLM has buffers for some ranks only."""
+    (checkpoint / "speech-lora" / "adapter_config.json").write_text('{"r": 200}')
+
+    assert lora_rank(checkpoint) == 256
+
+
+def test_the_server_gives_pictures_and_sound_their_adapters(checkpoint: Path) -> None:
+    """By the first word of a content part's type, so that OpenAI's `input_audio` is found too."""
+    arguments = server_args(load(port=9_000), checkpoint, on_cpu=False, render_threads=1)
+
+    assert arguments[:4] == ["--host", "127.0.0.1", "--port", "9000"]
+    assert json.loads(arguments[arguments.index("--default-mm-loras") + 1]) == {
+        "image": f"{checkpoint}/vision-lora",
+        "audio": f"{checkpoint}/speech-lora",
+        "input": f"{checkpoint}/speech-lora",
+    }
