@@ -30,6 +30,12 @@ local function emit_lasting(job, event, data)
   end
 end
 
+-- A stream keeps 4 kB in hand for what will be added, more than a whole record needs; a copy of it has nothing to spare.
+local function shrink_events(job)
+  local copy = k_events(job .. ':copy')
+  if redis.call('COPY', k_events(job), copy) == 1 then redis.call('RENAME', copy, k_events(job)) end
+end
+
 local function changed(job, status)
   emit_lasting(job, 'status', cjson.encode({part = cjson.null, status = status, attempts = job_num(job, 'attempts')}))
 end
@@ -164,6 +170,7 @@ local function finish_job(job, status, err)
     local told = err and err ~= '' and err or 'null'
     emit_lasting(job, 'error', '{"part":null,"error":' .. told .. '}')
   end
+  shrink_events(job)
   schedule_hook(job, 'job.' .. status)
 end
 
