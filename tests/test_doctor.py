@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from cli.main import app
 from tests.checkpoints import write_model
 from tests.smi import H200, write_smi
 
-ROOT = Path(__file__).parent.parent
 Answers = dict[str, tuple[int, bytes]]
 Examine = Callable[..., tuple[int, dict[str, tuple[str, str]]]]
 
@@ -294,38 +292,6 @@ def test_without_vllm_the_engine_that_needs_it_is_not_ok(doctor: Examine, gpu_pa
     assert "pip install 'vllm[audio]'" in told["vllm engine"][1]
     assert "set PHI4_ENGINE=cpu" in told["GPU"][1]
     assert code == 1
-
-
-@pytest.mark.parametrize(
-    ("made_in_cache", "offline", "verdict", "said"),
-    [
-        (False, "0", "ok", "the first worker downloads microsoft/Phi-4-multimodal-instruct, about 12.8 GB, into "),
-        (False, "1", "not ok", "HF_HUB_OFFLINE is set"),
-        (True, "1", "ok", "microsoft/Phi-4-multimodal-instruct is in the cache, complete"),
-    ],
-)
-def test_a_model_in_the_cache_is_told_from_one_to_be_downloaded(
-    tmp_path: Path, made_in_cache: bool, offline: str, verdict: str, said: str
-) -> None:
-    """What will be downloaded is told with its size, in a process of its own since the library reads variables once."""
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is installed beside vLLM only")
-    if made_in_cache:
-        model = "models--microsoft--Phi-4-multimodal-instruct"
-        write_model(tmp_path / "hub" / model / "snapshots" / "33e62acdd07cd7d6635badd529aa0a3467bb9c6a")
-    env = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": offline, "PORT": "0"}
-
-    done = subprocess.run(
-        [sys.executable, "-c", "from cli.main import app; app()", "doctor"],
-        env=env | {"PHI4_ENGINE": "vllm", "PHI4_DATA_DIR": str(tmp_path)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    (line,) = [line for line in done.stdout.splitlines() if "model files: " in line]
-    assert line.startswith(f"{verdict:6}  model files: ")
-    assert said in line
 
 
 def test_a_wrong_setting_is_named(doctor: Examine) -> None:

@@ -136,7 +136,7 @@ def test_a_context_too_long_for_the_card_is_told_with_both_ways_out() -> None:
     """The sentence holds what is needed, what there is, and what to set instead of a CUDA trace."""
     assert refusal(card(22.5), max_model_len=131_072) == (
         "PHI4_MAX_MODEL_LEN=131072 needs 28.0 GB (weights 8.8, adapters 1.7, KV cache 16.0, working 1.5), but "
-        "GPU 0 (NVIDIA L4) gives 20.2 of its 22.5 GB: set PHI4_MAX_MODEL_LEN=65536, or TENSOR_PARALLEL_SIZE=2 with 2 "
+        "GPU 0 (NVIDIA L4) gives 20.7 of its 22.5 GB: set PHI4_MAX_MODEL_LEN=65536, or TENSOR_PARALLEL_SIZE=2 with 2 "
         "such GPUs."
     )
 
@@ -154,7 +154,7 @@ def test_what_the_advice_says_is_enough() -> None:
 
 def test_a_card_that_is_too_small_whatever_is_set_is_told_the_size_it_takes() -> None:
     """No setting helps 2 GB."""
-    assert refusal(card(2)).endswith("gives 1.8 of its 2.0 GB: it takes a GPU of 13.9 GB at least.")
+    assert refusal(card(2)).endswith("gives 1.8 of its 2.0 GB: it takes a GPU of 13.6 GB at least.")
 
 
 def test_the_smallest_of_several_cards_decides() -> None:
@@ -162,7 +162,7 @@ def test_the_smallest_of_several_cards_decides() -> None:
     told = refusal(card(24), card(8, index=1), max_model_len=131_072, tensor_parallel=2)
 
     assert "on each of 2 GPUs" in told
-    assert "GPU 1 (NVIDIA L4) gives 7.2 of its 8.0 GB" in told
+    assert "GPU 1 (NVIDIA L4) gives 7.4 of its 8.0 GB" in told
 
 
 def test_a_card_that_others_use_is_told_before_vllm_refuses_it() -> None:
@@ -170,7 +170,7 @@ def test_a_card_that_others_use_is_told_before_vllm_refuses_it() -> None:
     little = refusal(card(24, free=5))
     enough = refusal(card(24, free=20))
 
-    assert "has 5.0 of 24.0 GB free, less than the 90% that vLLM claims" in little
+    assert "has 5.0 of 24.0 GB free, less than the 92% that vLLM claims" in little
     assert "CUDA_VISIBLE_DEVICES" in little
     assert "gpu-memory-utilization" not in little
     assert enough.endswith("or set PHI4_EXTRA_SERVE_ARGS='--gpu-memory-utilization 0.81'.")

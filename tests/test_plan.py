@@ -38,8 +38,8 @@ def test_each_context_stands_beside_the_first_estimate() -> None:
     assert headers == ["CONTEXT", "1 AT ONCE, GB", "GPU FROM", "4 AT ONCE, GB", "GPU FROM", "FIRST ESTIMATE"]
     assert [row[0] for row in rows] == ["8,192", "16,384", "32,768", "65,536", "131,072"]
     assert {row[0]: row[5] for row in rows if row[5]} == FIRST_ESTIMATES
-    assert rows[0] == ["8,192", "14.4", "16 GB", "17.8", "24 GB", "about 14 GB"]
-    assert rows[4] == ["131,072", "31.1", "40 GB", "84.4", "96 GB", "about 48 GB"]
+    assert rows[0] == ["8,192", "14.1", "16 GB", "17.4", "24 GB", "about 14 GB"]
+    assert rows[4] == ["131,072", "30.4", "40 GB", "82.6", "96 GB", "about 48 GB"]
     assert "four requests of full length at once" in " ".join(result.stdout.split())
     assert (result.exit_code, result.stderr) == (0, "")
 
@@ -48,9 +48,9 @@ def test_splitting_over_gpus_is_shown_for_the_requests_asked_for() -> None:
     """What no single GPU carries may go on several."""
     first, second = tables(plan("--parallel", "16").stdout)
 
-    assert first[-1] == ["131,072", "31.1", "40 GB", "297.8", "none", "about 48 GB"]
+    assert first[-1] == ["131,072", "30.4", "40 GB", "291.3", "none", "about 48 GB"]
     assert second[0] == ["CONTEXT", "2 GPUS, GB", "GPU FROM", "4 GPUS, GB", "GPU FROM", "8 GPUS, GB", "GPU FROM"]
-    assert second[-1] == ["131,072", "150.5", "none", "76.8", "96 GB", "40.0", "48 GB"]
+    assert second[-1] == ["131,072", "147.2", "none", "75.2", "96 GB", "39.1", "48 GB"]
 
 
 def test_one_request_needs_no_second_column() -> None:

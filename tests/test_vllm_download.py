@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -14,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import model_files
+from tests.checkpoints import model_files, write_model
 from tests.servers import Reply, Request, Web, web
 
-pytest.importorskip("huggingface_hub", reason="huggingface_hub is installed beside vLLM only")
+pytest.importorskip("huggingface_hub", reason="it is installed beside vLLM; `make test` runs this file in .venv-vllm")
 
+ROOT = Path(__file__).parent.parent
 MODEL, COMMIT = "someone/phi-4-tuned", "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_s3cret"
 # The library reads its variables when it is imported, hence a process for each case; between its tries it would sleep
@@ -83,7 +83,7 @@ class Machine:
         ours = {"HF_ENDPOINT": self.served.url, "HF_HOME": str(self.cache), "HF_HUB_DISABLE_XET": "1", "PATH": ""}
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, MODEL, COMMIT, token],
-            env={**ours, "HOME": str(self.cache), "PYTHONPATH": os.getcwd(), **env},
+            env={**ours, "HOME": str(self.cache), "PYTHONPATH": str(ROOT), **env},
             capture_output=True,
             text=True,
             timeout=60,
@@ -202,6 +202,43 @@ def test_a_token_that_no_header_can_hold_is_not_shown(machine: Machine) -> None:
     said = machine.locate(token=f"{TOKEN}\n")
 
     assert_helps(machine, said)
+
+
+@pytest.mark.parametrize(
+    ("made_in_cache", "offline", "verdicts", "said"),
+    [
+        # A disk without room for it makes it "not ok".
+        (
+            False,
+            "0",
+            ("ok", "not ok"),
+            "downloads microsoft/Phi-4-multimodal-instruct, about 12.8 GB, into ",
+        ),
+        (False, "1", ("not ok",), "HF_HUB_OFFLINE is set"),
+        (True, "1", ("ok",), "microsoft/Phi-4-multimodal-instruct is in the cache, complete"),
+    ],
+)
+def test_doctor_tells_a_model_in_the_cache_from_one_to_be_downloaded(
+    tmp_path: Path, made_in_cache: bool, offline: str, verdicts: tuple[str, ...], said: str
+) -> None:
+    """What will be downloaded is told with its size and place."""
+    if made_in_cache:
+        model = "models--microsoft--Phi-4-multimodal-instruct"
+        write_model(tmp_path / "hub" / model / "snapshots" / "33e62acdd07cd7d6635badd529aa0a3467bb9c6a")
+    env = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": offline, "PORT": "0"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from cli.main import app; app()", "doctor"],
+        env=env | {"PHI4_ENGINE": "vllm", "PHI4_DATA_DIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    (line,) = [line for line in done.stdout.splitlines() if "model files: " in line]
+    assert line.partition("  ")[0] in verdicts
+    assert said in line
 
 
 def assert_helps(machine: Machine, said: str) -> None:
