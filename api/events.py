@@ -74,10 +74,12 @@ class _Stream:
         yield f"retry: {_RECONNECT_MS}\n"
         said, ended = time.monotonic(), False
         for event in self._services.store.events.follow(self._job.id, self._after):
+            if self._services.closing.is_set():
+                return
             if event is not None:
                 yield _frame(event.name, self._data(event), event.number)
                 said, ended = time.monotonic(), event.is_last
-            elif self._services.closing.is_set() or has_left(self._connection):
+            elif has_left(self._connection):
                 return
             elif time.monotonic() - said >= _HEARTBEAT_S:
                 yield ": still here\n"
