@@ -45,13 +45,13 @@ def main(names: list[str]) -> None:
         keep(measured, name)
 
 
-def keep(measured: list[dict[str, object]], name: str) -> None:
-    """Write the figures with the date, the machine and the versions."""
+def keep(measured: list[dict[str, object]], name: str, versions: dict[str, str] | None = None) -> None:
+    """Write the figures with the date, the machine and the versions (by default of what the service is made of)."""
     now = datetime.now(UTC)
     record = {
         "date": now.isoformat(timespec="seconds"),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": _memory_gb()},
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+        "versions": {"python": platform.python_version()} | (versions or {p: version(p) for p in _PACKAGES}),
         "figures": measured,
     }
     path = Path(__file__).parent / "results" / f"{name}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ class Service:
 
     url: str
     http: httpx.Client
+    env: Mapping[str, str]
 
     def submit(self, job_type: str, file: bytes | Path, *, wait: int = 0, **fields: str) -> dict[str, Any]:
         """POST one file as a job; waits up to `wait` seconds (60) for its end."""
@@ -63,7 +64,7 @@ def running(engine: str, **settings: object) -> Iterator[Service]:
                         raise RuntimeError("the service did not start; try `phi4 doctor`")
                     time.sleep(0.1)
                 with httpx.Client(base_url=local.url, timeout=120) as http:
-                    yield Service(local.url, http)
+                    yield Service(local.url, http, local.env)
             finally:
                 local.supervisor.stop()
                 supervising.join()

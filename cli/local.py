@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Local:
     settings: Settings
     supervisor: Supervisor
     webhook_secret: str
+    env: Mapping[str, str]  #: what its processes are told, so that more of them can be started
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def prepared(settings: Settings, *, report: Callable[[str], None], to_files: boo
         env = _as_environment(settings) | {"REDIS_URL": redis_url, "PHI4_WEBHOOK_SECRET": secret}
         children = [*valkey, *_service(settings, env, to_files=to_files)]
         grace = settings.drain_seconds + 15
-        yield Local(_url(settings), settings, Supervisor(children, grace=grace, on_event=report), secret)
+        yield Local(_url(settings), settings, Supervisor(children, grace=grace, on_event=report), secret, env)
 
 
 def up(settings: Settings) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from phi4.errors import FetchFailed, InputError, TooLarge, UrlForbidden
+from tests.conftest import eventually
 from tests.servers import Reply, Web, dripping, web
 from worker.outgoing import Outgoing
 
@@ -294,4 +295,5 @@ def test_a_request_leaves_nothing_running(server: Web) -> None:
     before = threading.active_count()
     for _ in range(20):
         fetch(server.url, allowed=LISTED, seconds=600.0)
-    assert threading.active_count() <= before + 1
+    # The test's own server may still be closing the last connections.
+    eventually(lambda: threading.active_count() <= before + 1, what="the end of every request's threads")
