@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from httpx_sse import EventSource
 
 from phi4.store import Store
 from tests.conftest import ROOT, Service, eventually, make_service, pdf, png
@@ -140,6 +141,29 @@ def test_a_cancelled_job_leaves_the_engine(vllm_service: Service) -> None:
 
     assert vllm_service.ended(job_id)["status"] == "cancelled"
     eventually(lambda: _in_flight(vllm_service) == 0, what="an empty engine")
+
+
+def test_a_deadline_ends_the_engines_request_too(vllm_service: Service) -> None:
+    """Past `cancel_after` the job is cancelled with that reason, and its part is out of the engine."""
+    params = {"question": "?", "response_schema": exactly(4 * LASTING), "max_tokens": 8 * LASTING}
+    posted = vllm_service.submit("vqa", png(56, 56), params=json.dumps(params), cancel_after="2")
+
+    job = vllm_service.ended(posted.json()["id"])
+
+    assert (job["status"], job["error"]["code"]) == ("cancelled", "deadline_exceeded")
+    eventually(lambda: _in_flight(vllm_service) == 0, what="an empty engine")
+
+
+def test_text_reaches_a_reader_while_it_is_written(vllm_service: Service) -> None:
+    """The job's events carry the model's words piece by piece, and they make up the answer."""
+    job_id = lasting_job(vllm_service)
+
+    with vllm_service.http.stream("GET", f"/v1/jobs/{job_id}/events", timeout=60) as response:
+        events = list(EventSource(response).iter_sse())
+
+    pieces = [json.loads(event.data)["text"] for event in events if event.event == "delta"]
+    assert len(pieces) > 3
+    assert "".join(pieces).strip() == vllm_service.job(job_id)["result"]["answer"]
 
 
 def _in_flight(service: Service) -> int:
