@@ -58,7 +58,7 @@ def test_answers_are_sampled_and_held_by_these_settings() -> None:
     from vllm.lora.request import LoRARequest
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    held = StructuredOutputsParams(json={"type": "boolean"}, disable_any_whitespace=True)
+    held = StructuredOutputsParams(json={"type": "boolean"})
     sampling = SamplingParams(
         temperature=0.3,
         top_p=0.9,

@@ -116,7 +116,8 @@ def test_every_type_of_job_completes(vllm_service: Service) -> None:
 
     ocr, vqa, asr = (vllm_service.ended(p.json()["id"], seconds=60) for p in posted)
 
-    assert [(j["status"], j["engine"]) for j in (ocr, vqa, asr)] == [("completed", "vllm")] * 3, (ocr, vqa, asr)
+    ended = [(j["status"], j["engine"], j["model"]) for j in (ocr, vqa, asr)]
+    assert ended == [("completed", "vllm", "phi-4-multimodal")] * 3, (ocr, vqa, asr)
     assert [p["page"] for p in ocr["result"]["pages"]] == [1, 2, 3]
     assert isinstance(vqa["result"]["data"]["total"], int)
     assert asr["result"]["segments"][-1]["end"] <= asr["result"]["duration"]

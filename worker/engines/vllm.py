@@ -63,7 +63,7 @@ class VllmEngine:
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
 
     def __init__(self, settings: Settings) -> None:
-        self.model = settings.checkpoint
+        self.model = settings.served_name
         self.slots = settings.max_in_flight
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
@@ -142,10 +142,7 @@ class VllmEngine:
             stop_token_ids=list(STOP_TOKEN_IDS),
             max_tokens=max_tokens,
             output_kind=RequestOutputKind.DELTA,
-            # Free white space between values would let the model write it without end.
-            structured_outputs=StructuredOutputsParams(json=prompt.schema, disable_any_whitespace=True)
-            if prompt.schema is not None
-            else None,
+            structured_outputs=StructuredOutputsParams(json=prompt.schema) if prompt.schema is not None else None,
         )
 
     def _ask(self, prompt: Prompt, call: Call, number: int) -> tuple[_Said, int]:
