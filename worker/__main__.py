@@ -20,7 +20,7 @@ def main() -> None:
         # Here, not above: it runs every few seconds and needs no engine.
         from worker.health import problem
 
-        sys.exit(problem(settings))
+        sys.exit(problem(settings) or None)
     from worker.app import run
 
     run(settings, "infer" if role == "infer" else "side")
