@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +147,7 @@ class VllmEngine:
 
     def _ask(self, prompt: Prompt, call: Call, number: int) -> tuple[_Said, int]:
         """Send one attempt through the engine; returns what was said and how long the prompt was, in tokens."""
-        inputs = self._render(prompt)
+        inputs = self._render(prompt, call)
         prompt_tokens = len(inputs["prompt_token_ids"])
         room = room_for_answer(prompt, prompt_tokens, max_model_len=self._settings.max_model_len)
         # Checked before `_generate` is made: a coroutine that never runs is a warning.
@@ -165,7 +165,7 @@ class VllmEngine:
             return _Said(said.text, said.tokens, said.reason, loops=True), prompt_tokens
         return said, prompt_tokens
 
-    def _render(self, prompt: Prompt) -> Any:
+    def _render(self, prompt: Prompt, call: Call) -> Any:
         """Turn a prompt into tokens and tensors, in the calling thread."""
         from vllm.renderers.inputs.preprocess import parse_model_prompt
 
@@ -175,12 +175,23 @@ class VllmEngine:
         if prompt.clips:
             media["audio"] = [(clip, SAMPLE_RATE) for clip in prompt.clips]
         raw = {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
-        try:
-            with self._rendering:
+        with self._turn_to_render(call):
+            try:
                 (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
-        except Exception as error:
-            raise self._translate(error) from error
+            except Exception as error:
+                raise self._translate(error) from error
         return inputs
+
+    @contextlib.contextmanager
+    def _turn_to_render(self, call: Call) -> Iterator[None]:
+        """Wait for one of the threads that may render at once; raises `Cancelled` while waiting."""
+        while not self._rendering.acquire(timeout=_LOOK_S):
+            if call.cancelled.is_set():
+                raise Cancelled
+        try:
+            yield
+        finally:
+            self._rendering.release()
 
     async def _generate(
         self, inputs: Any, sampling: Any, call: Call, request_id: str, prompt: Prompt, left: threading.Event
