@@ -5,6 +5,7 @@ vLLM calls `register` in each of its processes through the entry point `vllm.gen
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import multiprocessing
@@ -53,7 +54,9 @@ class _StageHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         for message, stage in _BEGINS.items():
             if str(record.msg).startswith(message):
-                self._path.write_text(stage)
+                # Nobody may be listening any more; vLLM must not fail for that.
+                with contextlib.suppress(OSError):
+                    self._path.write_text(stage)
 
 
 def _tell_stages(path: Path) -> None:

@@ -37,7 +37,10 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
     check_memory(arguments, folder)
     with tempfile.TemporaryDirectory() as told:
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
-        return _follow(loop.submit(_load(arguments, folder)), Path(told) / "stage", stage)
+        try:
+            return _follow(loop.submit(_load(arguments, folder)), Path(told) / "stage", stage)
+        finally:
+            del os.environ[STAGE_FILE]
 
 
 def server_command(settings: Settings, stage: Stage) -> list[str]:

@@ -1,0 +1,137 @@
+"""What the client sends and how it is retried: generators that yield what to do and are given what came back.
+
+Every POST carries an Idempotency-Key, so that a retry makes no second job.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from phi4.answers import Job
+
+T = TypeVar("T")
+File = str | Path | bytes
+_ENDED = ("completed", "failed", "cancelled", "expired")
+_PASSING = (429, 502, 503, 504)
+_WAIT_S = 20
+
+
+class Phi4ApiError(Exception):
+    """The service refused a request; `status`, `code` and `errors` are as in its problem details."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        try:
+            problem = dict(response.json())
+        except ValueError:
+            problem = {}
+        self.status = response.status_code
+        self.code = str(problem.get("code", "http_error"))
+        self.errors = list(problem.get("errors", []))
+        super().__init__(str(problem.get("detail") or f"HTTP {self.status}"))
+
+
+class JobFailed(Exception):
+    """The job ended without a result; `job` has the reason."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(f"{job.id} {job.status}: {(job.error or {}).get('message', 'no reason given')}")
+
+
+@dataclass(frozen=True)
+class Send:
+    method: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sleep:
+    seconds: float
+
+
+#: Yields what to do; is given the response, or the error of a connection.
+Plan = Generator[Send | Sleep, Any, T]
+
+
+def request(send: Send, tries: int) -> Plan[httpx.Response]:
+    """Send until something other than a passing trouble comes back."""
+    for attempt in range(1, tries + 1):
+        came = yield send
+        if isinstance(came, httpx.Response) and came.status_code not in _PASSING:
+            break
+        if attempt < tries:
+            after = came.headers.get("Retry-After", "") if isinstance(came, httpx.Response) else ""
+            yield Sleep(float(after) if after.isdecimal() else 0.2 * 2**attempt)
+    if not isinstance(came, httpx.Response):
+        raise came
+    if came.is_error:
+        raise Phi4ApiError(came)
+    return came
+
+
+def submit(
+    job_type: str, files: Iterable[File], params: Mapping[str, Any], more: Mapping[str, Any], tries: int
+) -> Plan[Job]:
+    """Make a job."""
+    given = dict(more)
+    headers = {"Idempotency-Key": str(given.pop("idempotency_key", None) or uuid.uuid4())}
+    fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    form = {"type": job_type, "params": json.dumps({k: v for k, v in params.items() if v is not None})} | fields
+    contents = [("file", _named(file)) for file in files]
+    response = yield from request(
+        Send("POST", "/v1/jobs", {"data": form, "files": contents, "headers": headers}), tries
+    )
+    return Job.of(response.json())
+
+
+def _named(file: File) -> tuple[str, bytes]:
+    return ("input", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+
+
+def get(job_id: str, tries: int) -> Plan[Job]:
+    """Look at a job."""
+    response = yield from request(Send("GET", f"/v1/jobs/{job_id}"), tries)
+    return Job.of(response.json())
+
+
+def act(method: str, path: str, tries: int) -> Plan[None]:
+    """Do something to a job."""
+    yield from request(Send(method, path), tries)
+
+
+def wait(job_id: str, timeout: float | None, tries: int) -> Plan[Job]:
+    """Poll until the job has ended; raises TimeoutError, leaving it running."""
+    ends = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = _WAIT_S if ends is None else min(_WAIT_S, int(ends - time.monotonic()))
+        query = {"params": {"wait": left}} if left > 0 else {}
+        job = Job.of((yield from request(Send("GET", f"/v1/jobs/{job_id}", query), tries)).json())
+        if job.status in _ENDED:
+            return job
+        if ends is not None and time.monotonic() >= ends:
+            raise TimeoutError(f"{job_id} has not ended after {timeout} s")
+
+
+def result(
+    job_type: str,
+    files: Iterable[File],
+    params: Mapping[str, Any],
+    more: Mapping[str, Any],
+    timeout: float | None,
+    tries: int,
+) -> Plan[dict[str, Any]]:
+    """Make a job, wait for it, and give its result; raises `JobFailed`."""
+    job = yield from submit(job_type, files, params, more, tries)
+    job = yield from wait(job.id, timeout, tries)
+    if job.result is None:
+        raise JobFailed(job)
+    return job.result

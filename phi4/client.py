@@ -1,0 +1,227 @@
+"""The Python client of the jobs API, for synchronous and asynchronous programs: `Client` and `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from phi4 import calls
+from phi4.answers import Answer, Job, OcrResult, Transcript
+from phi4.calls import File, JobFailed, Phi4ApiError
+
+__all__ = ["AsyncClient", "Client", "File", "JobFailed", "Phi4ApiError", "verify_webhook"]
+
+T = TypeVar("T")
+
+
+class _Settings:
+    """What both clients are told."""
+
+    def __init__(self, base_url: str, api_key: str, tries: int, timeout: float) -> None:
+        self._tries = tries
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # Longer than the service holds a request that waits for a job's end.
+        self._options: dict[str, Any] = {"base_url": base_url, "headers": headers, "timeout": timeout}
+
+
+class Client(_Settings):
+    """`with Client("http://127.0.0.1:8000") as phi4: phi4.ocr("invoice.pdf").text`.
+
+    Methods raise `Phi4ApiError` (refused), `JobFailed` (no result), `TimeoutError`, and `httpx.TransportError` when the
+    service stays away for all tries. Params are those of the job's type; other fields of a job go into `submit`.
+    """
+
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8000", api_key: str = "", *, tries: int = 5, timeout: float = 60
+    ) -> None:
+        super().__init__(base_url, api_key, tries, timeout)
+        self._http = httpx.Client(**self._options)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def ocr(self, *files: File, timeout: float | None = None, **params: Any) -> OcrResult:
+        """Read pages."""
+        return OcrResult.of(self._run(calls.result("ocr", files, params, {}, timeout, self._tries)))
+
+    def ask(self, question: str, *files: File, timeout: float | None = None, **params: Any) -> Answer:
+        """Ask one question over all files."""
+        return Answer.of(
+            self._run(calls.result("vqa", files, params | {"question": question}, {}, timeout, self._tries))
+        )
+
+    def transcribe(self, file: File, *, timeout: float | None = None, **params: Any) -> Transcript:
+        """Write down a recording."""
+        return Transcript.of(self._run(calls.result("asr", [file], params, {}, timeout, self._tries)))
+
+    def submit(self, job_type: str, *files: File, params: Mapping[str, Any] | None = None, **fields: Any) -> Job:
+        """Make a job and return at once; `fields` are `metadata`, `priority`, `webhook_url`, `idempotency_key`, …"""
+        return self._run(calls.submit(job_type, files, params or {}, fields, self._tries))
+
+    def get(self, job_id: str) -> Job:
+        """Look at a job."""
+        return self._run(calls.get(job_id, self._tries))
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """Wait for a job's end, however it ends."""
+        return self._run(calls.wait(job_id, timeout, self._tries))
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job."""
+        self._run(calls.act("POST", f"/v1/jobs/{job_id}/cancel", self._tries))
+
+    def delete(self, job_id: str) -> None:
+        """Erase a job."""
+        self._run(calls.act("DELETE", f"/v1/jobs/{job_id}", self._tries))
+
+    def stream(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """Follow a job: each event as a dictionary with its name as `event`; resumes after a broken connection."""
+        seen, left = "", self._tries
+        while True:
+            try:
+                with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=_after(seen)) as response:
+                    if response.is_error:
+                        response.read()
+                        raise Phi4ApiError(response)
+                    for event in EventSource(response).iter_sse():
+                        seen, left = event.id or seen, self._tries
+                        yield {"event": event.event, **event.json()}
+                return
+            except httpx.TransportError:
+                left -= 1
+                if left < 1:
+                    raise
+                time.sleep(0.5)
+
+    def batch(
+        self, job_type: str, files: Iterable[File], *, in_flight: int = 8, **params: Any
+    ) -> Iterator[tuple[File, dict[str, Any] | Exception]]:
+        """One job a file, several at once: yields each file, in order, with its result or what went wrong."""
+
+        def one(file: File) -> dict[str, Any] | Exception:
+            try:
+                return self._run(calls.result(job_type, [file], params, {}, None, self._tries))
+            except (Phi4ApiError, JobFailed, OSError, httpx.HTTPError) as error:
+                return error
+
+        listed = list(files)
+        with ThreadPoolExecutor(in_flight) as pool:
+            yield from zip(listed, pool.map(one, listed), strict=True)
+
+    def _run(self, plan: calls.Plan[T]) -> T:
+        came: Any = None
+        while True:
+            try:
+                step = plan.send(came)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]  # the plan's own
+            if isinstance(step, calls.Sleep):
+                time.sleep(step.seconds)
+                continue
+            try:
+                came = self._http.request(step.method, step.path, **step.options)
+            except httpx.TransportError as error:
+                came = error
+
+
+class AsyncClient(_Settings):
+    """As `Client`, with `async with` and `await`."""
+
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8000", api_key: str = "", *, tries: int = 5, timeout: float = 60
+    ) -> None:
+        super().__init__(base_url, api_key, tries, timeout)
+        self._http = httpx.AsyncClient(**self._options)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def ocr(self, *files: File, timeout: float | None = None, **params: Any) -> OcrResult:
+        """Read pages."""
+        return OcrResult.of(await self._run(calls.result("ocr", files, params, {}, timeout, self._tries)))
+
+    async def ask(self, question: str, *files: File, timeout: float | None = None, **params: Any) -> Answer:
+        """Ask one question over all files."""
+        plan = calls.result("vqa", files, params | {"question": question}, {}, timeout, self._tries)
+        return Answer.of(await self._run(plan))
+
+    async def transcribe(self, file: File, *, timeout: float | None = None, **params: Any) -> Transcript:
+        """Write down a recording."""
+        return Transcript.of(await self._run(calls.result("asr", [file], params, {}, timeout, self._tries)))
+
+    async def submit(self, job_type: str, *files: File, params: Mapping[str, Any] | None = None, **fields: Any) -> Job:
+        """Make a job and return at once."""
+        return await self._run(calls.submit(job_type, files, params or {}, fields, self._tries))
+
+    async def get(self, job_id: str) -> Job:
+        """Look at a job."""
+        return await self._run(calls.get(job_id, self._tries))
+
+    async def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """Wait for a job's end, however it ends."""
+        return await self._run(calls.wait(job_id, timeout, self._tries))
+
+    async def cancel(self, job_id: str) -> None:
+        """Stop a job."""
+        await self._run(calls.act("POST", f"/v1/jobs/{job_id}/cancel", self._tries))
+
+    async def delete(self, job_id: str) -> None:
+        """Erase a job."""
+        await self._run(calls.act("DELETE", f"/v1/jobs/{job_id}", self._tries))
+
+    async def stream(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+        """Follow a job, as `Client.stream` does."""
+        seen, left = "", self._tries
+        while True:
+            try:
+                async with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=_after(seen)) as response:
+                    if response.is_error:
+                        await response.aread()
+                        raise Phi4ApiError(response)
+                    async for event in EventSource(response).aiter_sse():
+                        seen, left = event.id or seen, self._tries
+                        yield {"event": event.event, **event.json()}
+                return
+            except httpx.TransportError:
+                left -= 1
+                if left < 1:
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def _run(self, plan: calls.Plan[T]) -> T:
+        came: Any = None
+        while True:
+            try:
+                step = plan.send(came)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]  # the plan's own
+            if isinstance(step, calls.Sleep):
+                await asyncio.sleep(step.seconds)
+                continue
+            try:
+                came = await self._http.request(step.method, step.path, **step.options)
+            except httpx.TransportError as error:
+                came = error
+
+
+def _after(seen: str) -> dict[str, str]:
+    return {"Last-Event-ID": seen} if seen else {}
+
+
+def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str) -> dict[str, Any]:
+    """Check a webhook's signature and age, and return its JSON; raises `standardwebhooks.WebhookVerificationError`."""
+    from standardwebhooks import Webhook
+
+    return dict(Webhook(secret).verify(body, {name.lower(): value for name, value in headers.items()}))

@@ -1,0 +1,190 @@
+"""The Python client, sync and async, against the running service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from phi4.answers import Page
+from phi4.client import AsyncClient, Client, JobFailed, Phi4ApiError, verify_webhook
+from tests.conftest import ROOT, Service, pdf, png
+
+TALK = ROOT / "examples" / "inputs" / "talk.mp3"
+
+
+@pytest.fixture
+def phi4(service: Service) -> Iterator[Client]:
+    """A client of the running service."""
+    with Client(str(service.http.base_url)) as client:
+        yield client
+
+
+def test_pages_questions_and_speech_come_as_typed_results(phi4: Client) -> None:
+    """One call each, from a path or from bytes."""
+    read = phi4.ocr(png(320, 200), format="text")
+    answer = phi4.ask("Same?", png(), png())
+    heard = phi4.transcribe(TALK)
+
+    assert (read.text, read.pages[0]) == ("page 320x200", Page(1, "page 320x200", "", None))
+    assert (answer.text, answer.data, answer.finish_reason) == ("2 images: Same?", None, "stop")
+    assert heard.text.startswith("one two")
+    assert heard.segments[0].start < heard.segments[0].end <= heard.duration
+
+
+def test_a_job_can_be_made_now_and_fetched_later(phi4: Client) -> None:
+    """Submit, look, wait, cancel, delete."""
+    job = phi4.submit("ocr", png(), params={"prompt": "sleep 30"}, metadata={"order": "7"}, priority="low")
+
+    assert job.raw["metadata"] == {"order": "7"}
+    assert phi4.get(job.id).status in ("queued", "in_progress")
+    phi4.cancel(job.id)
+    assert phi4.wait(job.id).status == "cancelled"
+    phi4.delete(job.id)
+    with pytest.raises(Phi4ApiError) as caught:
+        phi4.get(job.id)
+    assert (caught.value.status, caught.value.code) == (404, "not_found")
+
+
+def test_a_key_makes_one_job_however_often_it_is_sent(phi4: Client) -> None:
+    """The caller's own key, as for work that is started again after a crash."""
+    picture = png()
+    made = {phi4.submit("ocr", picture, idempotency_key="client-test-key").id for _ in range(3)}
+
+    assert len(made) == 1
+
+
+def test_what_goes_wrong_says_why(phi4: Client) -> None:
+    """A request that is refused, a job that fails, one that takes too long."""
+    with pytest.raises(Phi4ApiError) as refused:
+        phi4.ocr(png(), pages="x")
+    with pytest.raises(JobFailed, match="failed on purpose") as failed:
+        phi4.ask("fail", png())
+    with pytest.raises(TimeoutError, match=r"has not ended after 0\.5 s"):
+        phi4.ask("sleep 3", png(), timeout=0.5)
+
+    assert (refused.value.status, refused.value.code) == (422, "invalid_request")
+    assert refused.value.errors
+    assert failed.value.job.status == "failed"
+
+
+def test_a_stream_tells_a_job_from_beginning_to_end(phi4: Client) -> None:
+    """Status, progress, result."""
+    job = phi4.submit("ocr", pdf(2))
+
+    events = list(phi4.stream(job.id))
+
+    assert next(e["status"] for e in events if e["event"] == "status") == "queued"
+    assert events[-1]["event"] in ("result", "status")
+    assert phi4.get(job.id).status == "completed"
+    with pytest.raises(Phi4ApiError):
+        list(phi4.stream("job_unknown"))
+
+
+def test_a_batch_goes_on_past_bad_files(phi4: Client) -> None:
+    """Each file comes back with its result or what went wrong, in order."""
+    files = [png(100, 100), png()[:50], ROOT / "missing.png", png(200, 100)]
+
+    outcomes = [outcome for _, outcome in phi4.batch("ocr", files, in_flight=2)]
+
+    assert [o["text"] if isinstance(o, dict) else type(o) for o in outcomes] == [
+        "page 100x100",
+        JobFailed,
+        FileNotFoundError,
+        "page 200x100",
+    ]
+
+
+def test_the_asynchronous_client_does_the_same(service: Service) -> None:
+    """Many at once on one loop."""
+
+    async def run() -> list[Any]:
+        async with AsyncClient(str(service.http.base_url)) as phi4:
+            texts = await asyncio.gather(*(phi4.ocr(png(100 + n, 100)) for n in range(4)))
+            answer = await phi4.ask("Seen?", png())
+            heard = await phi4.transcribe(TALK)
+            job = await phi4.submit("ocr", png())
+            events = [event["event"] async for event in phi4.stream(job.id)]
+            ended = await phi4.wait(job.id)
+            await phi4.cancel(job.id)
+            await phi4.delete(job.id)
+            with pytest.raises(Phi4ApiError):
+                await phi4.get(job.id)
+            return [[t.text for t in texts], answer.text, heard.text[:7], "status" in events, ended.status]
+
+    assert asyncio.run(run()) == [
+        [f"page {100 + n}x100" for n in range(4)],
+        "1 images: Seen?",
+        "one two",
+        True,
+        "completed",
+    ]
+
+
+@contextmanager
+def unsteady(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that gives these answers (0: none, it hangs up), then a job; also gives what it was sent."""
+    job = {"id": "job_1", "type": "ocr", "status": "queued"}
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for status, headers in [*answers, (202, {})]:
+                connection, _ = server.accept()
+                with connection:
+                    request = b""
+                    while b"--\r\n" not in request[-8:]:
+                        request += connection.recv(65_536)
+                    seen.append(request)
+                    body = json.dumps(job).encode()
+                    if status:
+                        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Connection: close"]
+                        lines += [f"{name}: {value}" for name, value in headers.items()]
+                        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", seen
+        thread.join(10)
+
+
+def test_passing_trouble_is_retried_under_one_key() -> None:
+    """A connection that breaks, 503 and 429: the same Idempotency-Key each time."""
+    with (
+        unsteady((0, {}), (503, {"Retry-After": "0"}), (429, {"Retry-After": "0"})) as (url, seen),
+        Client(url) as phi4,
+    ):
+        assert phi4.submit("ocr", png()).id == "job_1"
+
+    keys = {line for request in seen for line in request.split(b"\r\n") if line.lower().startswith(b"idempotency-key")}
+    assert (len(seen), len(keys)) == (4, 1)
+
+
+def test_a_service_that_stays_away_is_an_error() -> None:
+    """After all tries, the connection's own."""
+    with Client("http://127.0.0.1:1", tries=2) as phi4, pytest.raises(httpx.ConnectError):
+        phi4.get("job_1")
+
+
+def test_webhooks_are_verified() -> None:
+    """A right signature gives the JSON; a wrong one, or another body, raises."""
+    secret = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+    body, now = '{"event": "job.completed"}', datetime.now(UTC)
+    headers = {
+        "Webhook-Id": "evt_1",
+        "Webhook-Timestamp": str(int(now.timestamp())),
+        "Webhook-Signature": Webhook(secret).sign("evt_1", now, body),
+    }
+
+    assert verify_webhook(body, headers, secret) == {"event": "job.completed"}
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(body + " ", headers, secret)
