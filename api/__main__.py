@@ -6,17 +6,15 @@ import logging
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
+from api.slow_clients import Bodies, Watch, limit_sending
 from phi4.errors import Phi4Error
 from phi4.log import log, set_up
 from phi4.settings import Settings, SettingsError, load
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 _log = logging.getLogger("api")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -31,7 +29,17 @@ _IDLE_CONNECTIONS = 1_000
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's threads; told to end, it tells the streams, which would else hold it up for its whole grace."""
+    """gunicorn's threads, which no client holds for long; told to end, it tells the streams to end too."""
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection, for as long as its client keeps up."""
+        watch, patience = self.app.watch, self.app.settings.client_seconds
+        limit_sending(conn.sock, patience)
+        watch.allow(conn.sock, patience)
+        try:
+            return super().handle(conn)
+        finally:
+            watch.done(conn.sock)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.app.closing.set()
@@ -42,13 +50,15 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     """One process, many threads: state lives in Redis, so more processes are more containers."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.watch = Watch()
         self.closing = threading.Event()
         super().__init__()
 
     def load_config(self) -> None:
-        settings = self._settings
-        threads = settings.max_waiting_requests + settings.max_event_streams + _SHORT_REQUEST_THREADS
+        settings = self.settings
+        held = settings.max_waiting_requests + settings.max_event_streams + settings.max_uploads
+        threads = held + _SHORT_REQUEST_THREADS
         options: dict[str, Any] = {
             "bind": f"{_bracketed(settings.host)}:{settings.port}",
             "worker_class": _Worker,
@@ -64,15 +74,18 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Flask:
+    def load(self) -> Bodies:
         # Imported here, so that gunicorn's other process stays small: only this one serves.
         from api.app import create_app
 
         try:
-            return create_app(self._settings, self.closing)
+            app = create_app(self.settings, self.closing)
         except Phi4Error as error:
             log(_log, "API cannot start", level=logging.ERROR, code=error.code, error=error.message)
             sys.exit(_BOOT_FAILED)
+        settings = self.settings
+        longest = settings.max_body_mb << 20
+        return Bodies(app, self.watch, most=settings.max_uploads, patience=settings.client_seconds, longest=longest)
 
 
 def check_address(settings: Settings) -> None:

@@ -7,7 +7,7 @@ import threading
 
 from flask import Flask, Response, g, request
 
-from api import docs, events, health, jobs, metrics, problems
+from api import docs, events, health, jobs, metrics, problems, slow_clients
 from api.services import Services
 from phi4.job import new_id
 from phi4.settings import Settings
@@ -27,6 +27,7 @@ def create_app(settings: Settings, closing: threading.Event | None = None) -> Fl
     services = Services.build(settings, closing or threading.Event())
     problems.install(app)
     _name_requests(app)
+    slow_clients.install(app)
     metrics.install(app, settings, services.store)
     for room in (jobs, events, health, docs):
         app.register_blueprint(room.blueprint(services))
