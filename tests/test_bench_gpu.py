@@ -63,7 +63,7 @@ def test_a_page_is_a4_at_150_dpi(inputs: Inputs) -> None:
 
 def test_a_recording_is_one_clip_of_30_seconds(inputs: Inputs, tmp_path: Path) -> None:
     """Preparation cuts nothing off, so that the engine alone and the service do the same work."""
-    for sample in inputs.clips(3):
+    for sample in inputs.clips(5):
         (tmp_path / "clip.wav").write_bytes(sample.content)
         with audio.open_recording(tmp_path / "clip.wav", max_seconds=60) as recording:
             (clip,) = recording.clips()
