@@ -27,7 +27,7 @@ RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
 }
 #: Measurements with arguments of their own; they import what only they need.
 PROGRAMS = ("gpu", "quality")
-_PACKAGES = (
+SERVICE_PACKAGES = (
     "celery",
     "kombu",
     "redis",
@@ -70,7 +70,7 @@ def keep(
     record = {
         "date": now.isoformat(timespec="seconds"),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": _memory_gb()} | (machine or {}),
-        "versions": {"python": platform.python_version()} | (versions or {p: version(p) for p in _PACKAGES}),
+        "versions": {"python": platform.python_version()} | (versions or {p: version(p) for p in SERVICE_PACKAGES}),
         "figures": measured,
     }
     path = Path(__file__).parent / "results" / f"{name}.json"

@@ -23,6 +23,8 @@ def table() -> str:
 
 def _machine(run: dict[str, Any]) -> str:
     machine = run["machine"]
+    if machine.get("service") == "elsewhere":
+        return "a service on another machine"
     cores = f"{machine['cores']} cores of {machine['processor']}"
     if "gpus" not in machine:
         return f"{cores}, shared"
