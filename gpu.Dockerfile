@@ -1,32 +1,60 @@
-# Images of the service. Unverified: written without a Docker engine at hand.
-# docker build -f gpu.Dockerfile --target api -t phi4-api .
-# docker build -f gpu.Dockerfile --target worker -t phi4-worker .
+# Images of the service: `api` (slim, no torch), `worker-cpu` (preparation, webhooks, the cpu engine), `worker` (vLLM on CUDA).
+#   docker build -f gpu.Dockerfile --target api -t phi4-api .
+# Unverified: written without a Docker engine at hand; the locks and commands inside were tried outside of one.
 #
-# This version's worker carries the `cpu` engine; the CUDA layers come with the vLLM engine.
+# Each image installs its lock first and copies the code last: a change of code rebuilds in seconds.
 
-FROM python:3.11-slim-bookworm AS base
+ARG PYTHON_CPU=3.11-slim-bookworm
+ARG PYTHON_GPU=3.12-slim-bookworm
+
+FROM python:${PYTHON_CPU} AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PHI4_DATA_DIR=/data
 RUN useradd --uid 10001 --create-home phi4 && mkdir /data && chown phi4 /data && python -m venv /opt/venv
 WORKDIR /app
 VOLUME /data
 
-# The locks change seldom and the code often, so the code comes last.
 FROM base AS api
 COPY requirements/api.txt /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/api.txt
 COPY phi4 phi4
 COPY api api
 USER phi4
-EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+EXPOSE 8000 9108
+HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/livez', timeout=2)"]
 ENTRYPOINT ["python", "-m", "api"]
 
-FROM base AS worker
+FROM base AS worker-cpu
 COPY requirements/worker-cpu.txt /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-cpu.txt
 COPY phi4 phi4
 COPY worker worker
 USER phi4
+EXPOSE 9108
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker", "healthy"]
 # Exec form: SIGTERM must reach this process alone, never its children.
+ENTRYPOINT ["python", "-m", "worker"]
+CMD ["side"]
+
+FROM python:${PYTHON_GPU} AS worker
+# Triton compiles small C files when the engine starts.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+# FlashInfer's sampler would be compiled with nvcc, which is not here. The caches are a volume: the model, and what was compiled.
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PHI4_DATA_DIR=/data \
+    PHI4_ENGINE=vllm HF_HOME=/models XDG_CACHE_HOME=/models/.cache VLLM_CACHE_ROOT=/models/.cache/vllm \
+    TRITON_CACHE_DIR=/models/.cache/triton TORCHINDUCTOR_CACHE_DIR=/models/.cache/inductor \
+    VLLM_USE_FLASHINFER_SAMPLER=0
+RUN useradd --uid 10001 --create-home phi4 && mkdir /data /models && chown phi4 /data /models && python -m venv /opt/venv
+WORKDIR /app
+VOLUME /data /models
+COPY requirements/worker-gpu.txt /tmp/
+RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-gpu.txt
+# vLLM's processes find the service's plugin through this entry point.
+COPY deploy/vllm-plugin /app/
+COPY phi4 phi4
+COPY worker worker
+USER phi4
+EXPOSE 9108
+# The first start downloads 12 GB and compiles for minutes.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=45m CMD ["python", "-m", "worker", "healthy"]
 ENTRYPOINT ["python", "-m", "worker"]
 CMD ["infer"]

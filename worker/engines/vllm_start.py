@@ -18,6 +18,7 @@ from typing import Any, NoReturn, cast
 from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
+from worker.engines.claim import claim
 from worker.engines.engine_core import STAGE_FILE
 from worker.engines.event_loop import EventLoop
 from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args, server_args
@@ -49,8 +50,10 @@ def server_command(settings: Settings, stage: Stage) -> list[str]:
 
 
 def find(settings: Settings, stage: Stage) -> Path:
-    """Locate the model's files, downloading them if need be. Raises `EngineUnavailable`."""
+    """Take the GPUs, and locate the model's files, downloading them if need be. Raises `EngineUnavailable`."""
     set_environment(settings)
+    # Before CUDA is looked at, which importing vLLM does.
+    claim(gpu.cards(), settings.tensor_parallel_size, settings.data_dir / "gpus")
     # Before anything is downloaded: wrong arguments should not cost an hour.
     wanted = read(shlex.split(settings.extra_serve_args))
     return checkpoint.locate(

@@ -1,0 +1,79 @@
+"""How workers of one machine share out its GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from phi4.errors import EngineUnavailable
+from tests.conftest import ROOT
+from worker.engines import claim as claiming
+from worker.engines.claim import claim
+from worker.engines.gpu import Card
+
+GB = 1 << 30
+CARDS = [Card(n, f"GPU-{n}", "NVIDIA H200", "580", 140 * GB, 139 * GB) for n in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def released(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test takes is given back after it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    yield
+    while claiming._held:
+        claiming._held.pop().close()
+
+
+def taken(folder: Path, count: int = 1) -> list[int]:
+    """The numbers of the cards that a claim gives, which are all that CUDA may see."""
+    numbers = [card.index for card in claim(CARDS, count, folder)]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, numbers))
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    return numbers
+
+
+def test_every_worker_gets_cards_of_its_own(tmp_path: Path) -> None:
+    """One after the other, and as many as tensor parallelism needs."""
+    assert [taken(tmp_path), taken(tmp_path, 2), taken(tmp_path)] == [[0], [1, 2], [3]]
+
+
+def test_too_few_free_cards_are_said_and_none_is_kept(tmp_path: Path) -> None:
+    """The message names how many are needed, free, and there."""
+    taken(tmp_path, 3)
+
+    with pytest.raises(EngineUnavailable, match=r"needs 2 GPUs, and 1 of 4 are free"):
+        claim(CARDS, 2, tmp_path)
+
+    assert taken(tmp_path) == [3]
+
+
+def test_a_worker_that_is_killed_lets_go_of_its_cards(tmp_path: Path) -> None:
+    """The kernel does it."""
+    held = (
+        "import sys; from pathlib import Path; from tests.test_claim import CARDS, claim;"
+        "print(claim(CARDS, 1, Path(sys.argv[1]))[0].index, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "0\n"
+        assert taken(tmp_path) == [1]
+        other.kill()
+        other.wait()
+
+    assert taken(tmp_path) == [0]
+
+
+@pytest.mark.parametrize("cards", [[], CARDS[:1]])
+def test_with_no_more_cards_than_needed_there_is_nothing_to_share(tmp_path: Path, cards: list[Card]) -> None:
+    """Two workers may live on one big card; whether both fit is the memory check's question."""
+    assert claim(cards, 1, tmp_path) == tuple(cards)
+    assert claim(cards, 1, tmp_path) == tuple(cards)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"

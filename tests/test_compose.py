@@ -1,0 +1,175 @@
+"""docker-compose.yml, gpu.Dockerfile and what lies beside them: checked as files, since Docker is not everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from api import metrics as api_metrics
+from phi4.settings import Settings, load, variable_of
+from tests.conftest import ROOT
+from worker import metrics as worker_metrics
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "gpu.Dockerfile").read_text()
+#: Read by compose itself, not by the service.
+COMPOSE_ONLY = {"PHI4_PUBLISH", "PHI4_GPU_COUNT"}
+WORKERS = ("worker-side", "worker-gpu", "worker-cpu")
+
+
+def test_every_service_comes_back_by_itself() -> None:
+    """After a crash and after the machine's restart."""
+    assert {name: service.get("restart") for name, service in SERVICES.items()} == dict.fromkeys(SERVICES, "always")
+
+
+def test_no_image_is_left_to_chance() -> None:
+    """Foreign images are pinned to a version; ours are built from the Dockerfile's stages."""
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    for service in SERVICES.values():
+        if build := service.get("build"):
+            assert build["target"] in stages
+        else:
+            assert re.search(r":v?\d+\.\d+", service["image"])
+    assert re.findall(r"^ARG PYTHON_\w+=(\S+)$", DOCKERFILE, re.MULTILINE) == [
+        "3.11-slim-bookworm",
+        "3.12-slim-bookworm",
+    ]
+
+
+def test_nothing_but_the_api_is_reached_from_outside_and_that_on_loopback() -> None:
+    """Redis has no published port at all."""
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+
+    assert set(published) == {"api", "prometheus", "grafana"}
+    assert all(port.startswith(("127.0.0.1:", "${PHI4_PUBLISH:-127.0.0.1}:")) for p in published.values() for port in p)
+
+
+def test_redis_keeps_every_job() -> None:
+    """Written every second, on a volume, and nothing is ever evicted."""
+    command = " ".join(SERVICES["valkey"]["command"])
+
+    assert "--appendonly yes" in command
+    assert "--appendfsync everysec" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert SERVICES["valkey"]["volumes"] == ["valkey:/data"]
+
+
+def test_workers_may_drain_before_they_are_killed() -> None:
+    """The grace of each is longer than PHI4_DRAIN_SECONDS."""
+    grace = {name: int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in WORKERS}
+
+    assert all(seconds > load().drain_seconds for seconds in grace.values()), grace
+
+
+def test_the_gpu_worker_keeps_its_model_and_has_room_for_vllm() -> None:
+    """Model and compiled code on a volume, shared memory, and the GPUs."""
+    worker = SERVICES["worker-gpu"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+
+    assert "models:/models" in worker["volumes"]
+    assert worker["shm_size"] == "8gb"
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "HF_HOME=/models" in DOCKERFILE
+
+
+def test_containers_can_do_no_more_than_they_need() -> None:
+    """Ours run as another user than root, on a root file system they cannot write, and start no shell as PID 1."""
+    for name in ("api", *WORKERS):
+        service = SERVICES[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["init"] is True
+    for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
+        if "ENTRYPOINT" in stage:
+            assert stage.index("USER phi4") < stage.index("ENTRYPOINT [")
+            assert "HEALTHCHECK" in stage
+            assert stage.index("--require-hashes") < stage.index("COPY phi4 phi4"), "code after the lock"
+
+
+def test_every_file_that_is_copied_is_there_and_sent() -> None:
+    """Build context and Dockerfile agree."""
+    sent = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    for source in re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+        assert Path(source).parts[0] in sent
+
+
+def test_mounted_files_are_there() -> None:
+    """Prometheus' settings, Grafana's provisioning and dashboards."""
+    mounted = [v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", []) if v.startswith("./")]
+
+    assert len(mounted) == 3
+    assert all((ROOT / path).exists() for path in mounted)
+
+
+def test_the_example_environment_lists_every_setting_with_its_default() -> None:
+    """Both ways: nothing is missing, nothing is made up, and taken as it is it changes nothing."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    listed = dict(re.findall(r"^#([A-Z0-9_]+)=(.*?)(?:  # .*)?$", "\n".join(lines), re.MULTILINE))
+    fields = {variable_of(name): name for name in Settings.model_fields}
+
+    assert set(listed) - COMPOSE_ONLY == set(fields)
+    given = {variable: value for variable, value in listed.items() if variable in fields}
+    defaults = Settings.model_construct()
+    for variable, value in given.items():
+        default = getattr(defaults, fields[variable])
+        assert value == _spelled(default), variable
+
+
+def _spelled(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(int(default))
+    return f"{default:.0f}" if isinstance(default, float) and default.is_integer() else str(default)
+
+
+def test_compose_asks_for_no_unknown_variable() -> None:
+    """Every ${NAME} is a setting, or one of compose's own."""
+    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+
+    assert asked <= {variable_of(name) for name in Settings.model_fields} | COMPOSE_ONLY
+
+
+def test_the_plugin_in_the_image_is_the_packages_own() -> None:
+    """The image copies the code instead of installing it, so its entry point is written out once more."""
+    image = ConfigParser()
+    image.read(next((ROOT / "deploy" / "vllm-plugin").glob("*.dist-info")) / "entry_points.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    group = "vllm.general_plugins"
+    assert dict(image[group]) == project["entry-points"][group]
+
+
+def test_the_dashboard_shows_figures_that_exist() -> None:
+    """Each phi4_… in a panel is one that the API or a worker serves."""
+    served = Path(api_metrics.__file__).read_text() + Path(worker_metrics.__file__).read_text()
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "phi4.json").read_text())
+    shown = {name for panel in dashboard["panels"] for name in re.findall(r"phi4_\w+", panel["targets"][0]["expr"])}
+
+    assert len(shown) > 5
+    for name in shown:
+        base = re.sub(r"_(bucket|count|sum|total)$", "", name)
+        assert f'"{base}"' in served or f'"{base}_total"' in served, name
+
+
+@pytest.mark.parametrize("lock", ["api", "worker-cpu", "worker-gpu"])
+def test_locks_name_no_address(lock: str) -> None:
+    """Hashes alone, so that any index will do."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+
+    assert "--hash=sha256:" in text
+    assert "://" not in text
+
+
+def test_the_gpu_lock_is_what_was_measured() -> None:
+    """vLLM 0.26.0 with torch 2.11.0."""
+    text = (ROOT / "requirements" / "worker-gpu.txt").read_text()
+
+    assert re.findall(r"^(?:vllm|torch)==(\S+)", text, re.MULTILINE) == ["2.11.0", "0.26.0"]

@@ -1,0 +1,53 @@
+"""Takes GPUs for this worker alone, so that workers of one machine can be started alike, each on its own cards."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from phi4.errors import EngineUnavailable
+from worker.engines.gpu import Card
+
+#: Held until the process ends, however it ends: the kernel lets go of them.
+_held: list[IO[str]] = []
+
+
+def claim(cards: Sequence[Card], count: int, folder: Path) -> tuple[Card, ...]:
+    """Take the first `count` cards that no other worker holds, and hide the others from CUDA.
+
+    Workers agree through locks on files in `folder`, which those of one machine share. With no more cards than needed
+    there is nothing to agree on. Raises `EngineUnavailable` when too few are free.
+    """
+    if len(cards) <= count:
+        return tuple(cards)
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: list[tuple[Card, IO[str]]] = []
+    for card in cards:
+        if len(taken) < count and (lock := _lock(folder / f"{card.uuid}.lock")) is not None:
+            taken.append((card, lock))
+    if len(taken) < count:
+        for _, lock in taken:
+            lock.close()
+        raise EngineUnavailable(
+            f"This worker needs {count} GPU{'s' * (count > 1)}, and {len(taken)} of {len(cards)} are free: the others "
+            "are held by workers that run already. Start fewer workers, or set TENSOR_PARALLEL_SIZE lower."
+        )
+    _held.extend(lock for _, lock in taken)
+    mine = tuple(card for card, _ in taken)
+    # Numbers, not ids: vLLM reads them as such. They are nvidia-smi's, which counts along the bus.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(card.index) for card in mine)
+    return mine
+
+
+def _lock(path: Path) -> IO[str] | None:
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
