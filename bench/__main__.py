@@ -1,4 +1,7 @@
-"""`python -m bench [NAME…]` measures, prints one JSON object a line, and keeps them in bench/results/."""
+"""`python -m bench [NAME…]` measures, prints one JSON object a line, and keeps them in bench/results/.
+
+`python -m bench gpu …` and `python -m bench quality …` take arguments of their own; `--help` shows them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from bench import figures
 from bench.figures import Figure
@@ -20,7 +25,9 @@ RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
     "memory": figures.memory_of_large_inputs,
     "cpu": figures.cpu_engine,
 }
-_PACKAGES = (
+#: Measurements with arguments of their own; they import what only they need.
+PROGRAMS = ("gpu", "quality")
+SERVICE_PACKAGES = (
     "celery",
     "kombu",
     "redis",
@@ -35,8 +42,11 @@ _PACKAGES = (
 
 def main(names: list[str]) -> None:
     """Run the named measurements, all by default; each is kept in a file of its name."""
+    if names and names[0] in PROGRAMS:
+        import_module(f"bench.{names[0]}.__main__").main(names[1:])
+        return
     if unknown := set(names) - set(RUNS):
-        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(RUNS)}")
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join((*RUNS, *PROGRAMS))}")
     for name in names or RUNS:
         measured = []
         for figure in RUNS[name]():
@@ -45,13 +55,22 @@ def main(names: list[str]) -> None:
         keep(measured, name)
 
 
-def keep(measured: list[dict[str, object]], name: str, versions: dict[str, str] | None = None) -> None:
-    """Write the figures with the date, the machine and the versions (by default of what the service is made of)."""
+def keep(
+    measured: list[dict[str, object]],
+    name: str,
+    *,
+    versions: dict[str, str] | None = None,
+    machine: dict[str, Any] | None = None,
+) -> None:
+    """Write the figures with the date, the machine (`machine` adds to it) and the versions.
+
+    By default the versions are those of what the service is made of.
+    """
     now = datetime.now(UTC)
     record = {
         "date": now.isoformat(timespec="seconds"),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": _memory_gb()},
-        "versions": {"python": platform.python_version()} | (versions or {p: version(p) for p in _PACKAGES}),
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": _memory_gb()} | (machine or {}),
+        "versions": {"python": platform.python_version()} | (versions or {p: version(p) for p in SERVICE_PACKAGES}),
         "figures": measured,
     }
     path = Path(__file__).parent / "results" / f"{name}.json"

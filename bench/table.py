@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _BEGIN, _END = "<!-- figures: python -m bench.table -->", "<!-- /figures -->"
@@ -16,9 +17,20 @@ def table() -> str:
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         run = json.loads(path.read_text())
         rows += [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['conditions']} |" for f in run["figures"]]
-        machine = run["machine"]
-        notes.append(f"{path.stem}: {run['date'][:10]}, {machine['cores']} cores of {machine['processor']}, shared")
+        notes.append(f"{path.stem}: {run['date'][:10]}, {_machine(run)}")
     return "\n".join([*rows, "", f"Measured on {'; '.join(notes)}."])
+
+
+def _machine(run: dict[str, Any]) -> str:
+    machine = run["machine"]
+    if machine.get("service") == "elsewhere":
+        return "a service on another machine"
+    cores = f"{machine['cores']} cores of {machine['processor']}"
+    if "gpus" not in machine:
+        return f"{cores}, shared"
+    versions = [f"{name} {run['versions'][name]}" for name in ("vllm", "torch") if name in run["versions"]]
+    gpus = f"{len(machine['gpus'])} × {machine['gpus'][0]} (driver {machine['driver']})"
+    return ", ".join([gpus, cores, *versions])
 
 
 def with_table(readme: str) -> str:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from bench import table
+from bench.__main__ import main as bench
 from bench.quality import human
-from bench.quality.__main__ import figures, run
+from bench.quality.__main__ import Said, figures, run
 from bench.quality.cases import Case, UnknownFolder, read
 from bench.quality.score import anls, plain, score
 from tests.conftest import ROOT, Service, png
+from tests.scripted_jobs import document
 
 
 def case(kind: str, *answers: str, **params: str) -> Case:
@@ -88,21 +91,45 @@ def test_a_librispeech_folder_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_docvqa_annotations_are_read(tmp_path: Path) -> None:
-    """Every question over its image; a test set without answers is no use."""
-    data = [
-        {"questionId": 1, "question": "Who?", "image": "documents/a.png", "answers": ["ITC", "itc"]},
-        {"questionId": 2, "question": "When?", "image": "documents/b.png"},
-    ]
-    (tmp_path / "val_v1.0.json").write_text(json.dumps({"dataset_name": "docvqa", "data": data}))
+DOCVQA = [
+    {"questionId": 1, "question": "Who?", "image": "documents/a.png", "answers": ["ITC", "itc"]},
+    {"questionId": 2, "question": "When?", "image": "documents/b.png"},
+]
 
-    (found,) = read(tmp_path)
 
-    assert (found.file, found.params, found.answers) == (
-        tmp_path / "documents" / "a.png",
-        {"question": "Who?"},
-        ("ITC", "itc"),
-    )
+@pytest.mark.parametrize(
+    ("pictures", "found_at"),
+    [
+        pytest.param("spdocvqa_images", "spdocvqa_images/a.png", id="as the archive has them"),
+        pytest.param("pictures/documents", "pictures/documents/a.png", id="as the annotations name them"),
+    ],
+)
+def test_docvqa_annotations_are_read(tmp_path: Path, pictures: str, found_at: str) -> None:
+    """Every question over its image; one without answers is no use."""
+    (tmp_path / "val.json").write_text(json.dumps({"dataset_name": "docvqa", "data": DOCVQA}))
+    (tmp_path / pictures).mkdir(parents=True)
+    (tmp_path / pictures / "a.png").touch()
+
+    (found,) = read(tmp_path / "val.json", tmp_path / pictures.partition("/")[0])
+
+    assert (found.file, found.params, found.answers) == (tmp_path / found_at, {"question": "Who?"}, ("ITC", "itc"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "no annotations as DocVQA has them"),
+        ("[]", "no annotations as DocVQA has them"),
+        ('{"data": [{"question": "Who?", "answers": ["ITC"]}]}', "KeyError\\('image'\\)"),
+        (json.dumps({"data": DOCVQA[1:]}), "no answers to compare with; take the validation set"),
+    ],
+)
+def test_annotations_that_cannot_be_used_say_why(tmp_path: Path, content: str, message: str) -> None:
+    """Naming the file."""
+    (tmp_path / "test.json").write_text(content)
+
+    with pytest.raises(UnknownFolder, match=f"test.json holds .*{message}"):
+        read(tmp_path / "test.json")
 
 
 def test_the_examples_are_read() -> None:
@@ -145,24 +172,84 @@ def test_a_folder_without_answers_is_refused(tmp_path: Path) -> None:
     """Naming the forms that are known."""
     (tmp_path / "other.json").write_text("[]")
 
-    with pytest.raises(UnknownFolder, match="LibriSpeech"):
+    with pytest.raises(UnknownFolder, match=r"LibriSpeech\). For DocVQA name the file"):
         read(tmp_path)
 
 
 def test_every_file_goes_through_the_service(service: Service, tmp_path: Path) -> None:
-    """The engine's words are scored; a file that fails and one that is not there are counted, and end nothing."""
+    """The engine's words are scored; files that fail, wholly or in part, are counted, and end nothing."""
     lines = [
         {"file": "a.png", "type": "ocr", "answers": ["page 320x200"]},
         {"file": "a.png", "type": "vqa", "params": {"question": "Seen?"}, "answers": ["1 images: Seen?"]},
         {"file": "a.png", "type": "vqa", "params": {"question": "fail"}, "answers": ["x"]},
+        {"file": "a.png", "type": "vqa", "params": {"questions": "refused"}, "answers": ["x"]},
         {"file": "missing.png", "type": "ocr", "answers": ["page"]},
+        {"file": "broken.pdf", "type": "ocr", "answers": ["page"]},
     ]
     (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "a.png").write_bytes(png(320, 200))
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
     cases = read(tmp_path)
 
     answers = run(service.http, cases, in_flight=2)
 
-    assert [bool(said.fault) for said in answers] == [False, False, True, True]
-    found = {f.name: f.value for f in figures(tmp_path, cases, answers)}
-    assert found == {"ocr_cer": 25.0, "ocr_wer": 33.33, "vqa_anls": 50.0, "vqa_exact": 50.0, "quality_failed": 2}
+    assert [bool(said.fault) for said in answers] == [False, False, True, True, True, True]
+    assert "422" in answers[3].fault
+    assert "question" in answers[3].fault
+    found = {f.name: f.value for f in figures("set", cases, answers)}
+    assert found == {"ocr_cer": 40.0, "ocr_wer": 50.0, "vqa_anls": 33.33, "vqa_exact": 33.33, "quality_failed": 4}
+
+
+def test_a_document_read_in_part_is_scored_and_counted(service: Service, tmp_path: Path) -> None:
+    """Its pages that were read count; so does the fault."""
+    (tmp_path / "three.pdf").write_bytes(document(300, 2, 400))
+
+    (said,) = run(service.http, [Case(tmp_path / "three.pdf", "ocr", ("x",))], in_flight=1)
+
+    assert said.text.count("page ") == 2
+    assert said.fault.startswith("page 2: ")
+
+
+def test_words_after_the_question_are_asked_and_named(service: Service, tmp_path: Path) -> None:
+    """Scores with and without them differ, so the conditions quote them."""
+    (tmp_path / "a.png").write_bytes(png())
+    question = Case(tmp_path / "a.png", "vqa", ("1 images: Seen? Be brief.",), {"question": "Seen?"})
+
+    answers = run(service.http, [question], in_flight=1, after_question="Be brief.")
+    anls_figure, *_ = figures("set", [question], answers, after_question="Be brief.")
+
+    assert anls_figure.value == 100.0
+    assert 'asked with "Be brief."' in anls_figure.conditions
+
+
+def test_conditions_say_what_was_heard() -> None:
+    """Synthetic speech is easier than a person's, so a reader must know."""
+    spoken = Case(Path("x"), "asr", ("good morning",), {"language": "en"}, "synthetic speech (espeak-ng)")
+
+    cer, *_ = figures("inputs", [spoken], [Said("Good morning.", "cpu", "moonshine")])
+
+    assert cer.conditions == (
+        "cpu (moonshine), 1 case of set inputs, synthetic speech (espeak-ng), Whisper's English normaliser"
+    )
+
+
+def test_the_command_keeps_what_it_measured(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON lines on stdout, the faults on stderr, a file for the table that says the service ran elsewhere."""
+    monkeypatch.setattr("bench.__main__.__file__", str(tmp_path / "bench" / "__main__.py"))
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    (tmp_path / "bench").mkdir()
+    lines = [{"file": name, "type": "ocr", "answers": ["page 320x200"]} for name in ("a.png", "missing.png")]
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "a.png").write_bytes(png(320, 200))
+
+    bench(["quality", str(tmp_path), "--url", str(service.http.base_url)])
+
+    printed = capsys.readouterr()
+    names = [json.loads(line)["name"] for line in printed.out.splitlines()]
+    kept = json.loads((tmp_path / f"bench/results/quality-scripted-{tmp_path.name}.json").read_text())
+    assert names == [figure["name"] for figure in kept["figures"]] == ["ocr_cer", "ocr_wer", "quality_failed"]
+    assert {"jiwer", "whisper-normalizer"} <= set(kept["versions"])
+    assert "missing.png: FileNotFoundError" in printed.err
+    assert table.table().endswith(", a service on another machine.")

@@ -22,7 +22,6 @@ class Fixed(VllmEngine):
         sampling = super().sampling(replace(prompt, stop=()), max_tokens)
         sampling.ignore_eos = True
         sampling.stop_token_ids = []
-        sampling.min_tokens = max_tokens
         return sampling
 
     def _ask(self, prompt: Prompt, call: Call, number: int) -> Any:

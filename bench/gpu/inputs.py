@@ -1,63 +1,93 @@
-"""Pages and clips for the GPU bench: new ones for every measurement, so that no cache can answer."""
+"""Pages and recordings for the GPU bench: new ones for every measurement, so that no cache can answer."""
 
 from __future__ import annotations
 
 import io
-import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import count
+from functools import cache
+from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
+from types import TracebackType
+from typing import Literal
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from bench.pages import RATE, text_page
-from bench.pages import recordings as packaged_recordings
 from worker.engines.base import ReadPage, Task, TranscribeClip
-from worker.media import audio, images
+from worker.media import images
 
-#: A recording is cut at its pauses into clips of about half this.
-RECORDING_SECONDS = 58.0
-_seeds = count(1)
+#: Preparation cuts no clip longer than 30 s; this one it leaves whole.
+CLIP_SECONDS = 29.9
+#: 16 kHz, mono; every checkout has it.
+_TALK = Path(__file__).parents[2] / "examples" / "inputs" / "talk.mp3"
+_WINDOW = 512  #: samples in which loudness is measured: 32 ms
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One file as a caller sends it."""
+    """One file as a caller sends it; preparation makes one part of it."""
 
-    job_type: str
+    job_type: Literal["ocr", "asr"]
     content: bytes
-    tasks: tuple[Task, ...]  #: what preparation makes of it, for the engine alone
+
+    def task(self) -> Task:
+        """What preparation makes of the file, for the engine alone."""
+        if self.job_type == "ocr":
+            return ReadPage(images.decode(self.content))
+        return TranscribeClip(soundfile.read(io.BytesIO(self.content), dtype="float32")[0])
 
 
-def pages(number: int) -> list[Sample]:
-    """Full A4 pages at 150 dpi, 1240 × 1754, as JPEG."""
-    seeds = [next(_seeds) for _ in range(number)]
-    with ProcessPoolExecutor() as pool:
-        contents = list(pool.map(_page, seeds, chunksize=4))
-    return [Sample("ocr", content, (ReadPage(images.decode(content)),)) for content in contents]
+class Inputs:
+    """A source of samples that never gives the same one twice; draws them in processes of its own."""
+
+    def __init__(self) -> None:
+        self._seeds = count(1)
+        # Not by fork: this process may have the threads of an engine.
+        self._pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
+
+    def __enter__(self) -> Inputs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def pages(self, number: int) -> Sequence[Sample]:
+        """Draw full A4 pages at 150 dpi, 1240 × 1754, as JPEG."""
+        return list(self._pool.map(_page, islice(self._seeds, number), chunksize=4))
+
+    def clips(self, number: int) -> Sequence[Sample]:
+        """Make recordings of 30 s of speech without pauses, with new noise over each, as WAV."""
+        return list(self._pool.map(_clip, islice(self._seeds, number), chunksize=4))
 
 
-def recordings(number: int) -> list[Sample]:
-    """About a minute of human speech with new noise over it, as WAV."""
-    speech = np.concatenate(packaged_recordings())
-    speech = np.resize(speech, round(RECORDING_SECONDS * RATE))
-    return [_recording(speech, next(_seeds)) for _ in range(number)]
-
-
-def _page(seed: int) -> bytes:
+def _page(seed: int) -> Sample:
     file = io.BytesIO()
     text_page(seed).convert("RGB").save(file, "JPEG", quality=90)
-    return file.getvalue()
+    return Sample("ocr", file.getvalue())
 
 
-def _recording(speech: NDArray[np.float32], seed: int) -> Sample:
+def _clip(seed: int) -> Sample:
     rng = np.random.default_rng(seed)
-    noise = rng.normal(0, 0.002, len(speech)).astype(np.float32)
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        soundfile.write(file, np.roll(speech, int(rng.integers(len(speech)))) + noise, RATE, format="WAV")
-        with audio.open_recording(Path(file.name), max_seconds=600) as recording:
-            tasks = tuple(TranscribeClip(clip.samples) for clip in recording.clips())
-        return Sample("asr", Path(file.name).read_bytes(), tasks)
+    speech = np.roll(_speech(), int(rng.integers(len(_speech()))))
+    length = round(CLIP_SECONDS * RATE)
+    noisy = np.resize(speech, length) + rng.normal(0, 0.002, length).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, noisy, RATE, format="WAV")
+    return Sample("asr", file.getvalue())
+
+
+@cache
+def _speech() -> NDArray[np.float32]:
+    """Return the louder half of the example talk: without a pause at which preparation could cut."""
+    speech, _ = soundfile.read(_TALK, dtype="float32")
+    windows = speech[: len(speech) // _WINDOW * _WINDOW].reshape(-1, _WINDOW)
+    loudness = np.square(windows).mean(axis=1)
+    loud: NDArray[np.float32] = windows[loudness > np.median(loudness)].ravel()
+    return loud

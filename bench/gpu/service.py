@@ -1,4 +1,4 @@
-"""The whole service around the engine: files in over HTTP, results out, on one GPU or two."""
+"""The whole service around the engine: files in over HTTP, results out, with as many workers as are wanted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, zip_longest
+from pathlib import Path
 from typing import Any
 
 from bench.gpu.inputs import Sample
@@ -17,60 +19,114 @@ from bench.service import Service, running
 
 ENGINE = "bench.gpu.fixed:Fixed"
 _CLIENTS = 16
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextmanager
-def whole_service(settings: dict[str, Any], *, gpus: Sequence[int] = (0,)) -> Iterator[Service]:
-    """Run the service with one worker on each of these GPUs."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[0])
-    with running(ENGINE, **settings) as service, _more_workers(service, gpus[1:]):
+def whole_service(
+    settings: Mapping[str, Any], *, gpus: Sequence[str], side_workers: int, engine: str = ENGINE
+) -> Iterator[Service]:
+    """Run the service with one engine's worker on each of these GPUs, and so many side workers."""
+    with ExitStack() as stack:
+        stack.enter_context(only_gpu(gpus[0]))
+        service = stack.enter_context(running(engine, **settings))
+        for gpu in gpus[1:]:
+            stack.enter_context(_one_more(service, "infer", {_VISIBLE: gpu}))
+        for _ in range(side_workers - 1):
+            stack.enter_context(_one_more(service, "side", {_VISIBLE: ""}))
+        _wait_for(service, infer=len(gpus), side=side_workers)
         yield service
 
 
 @contextmanager
-def _more_workers(service: Service, gpus: Sequence[int]) -> Iterator[None]:
-    command = [sys.executable, "-m", "worker", "infer"]
-    workers = [
-        subprocess.Popen(command, env=os.environ | service.env | {"CUDA_VISIBLE_DEVICES": str(gpu)}) for gpu in gpus
-    ]
+def only_gpu(gpu: str) -> Iterator[None]:
+    """Show one GPU, by its number, to the processes that are started in the block."""
+    before = os.environ.get(_VISIBLE)
+    os.environ[_VISIBLE] = gpu
     try:
-        while _ready(service) < 1 + len(workers):
-            if any(worker.poll() is not None for worker in workers):
-                raise RuntimeError("a second worker does not start")
-            time.sleep(0.5)
         yield
     finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait(120)
+        os.environ.pop(_VISIBLE)
+        if before is not None:
+            os.environ[_VISIBLE] = before
 
 
-def _ready(service: Service) -> int:
-    workers = service.http.get("/health").json()["workers"]
-    return sum(1 for worker in workers if worker["engine"] and worker["stage"] == "ready")
+@contextmanager
+def _one_more(service: Service, role: str, env: Mapping[str, str]) -> Iterator[None]:
+    log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"more-{role}.log"
+    with log.open("ab") as file:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "worker", role],
+            env={**os.environ, **service.env, **env},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(120)
+
+
+def _wait_for(service: Service, *, infer: int, side: int, seconds: float = 900.0) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        ready = [w for w in service.http.get("/health").json()["workers"] if w["stage"] == "ready"]
+        with_engine = sum(bool(worker["engine"]) for worker in ready)
+        if with_engine >= infer and len(ready) - with_engine >= side:
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"{infer} workers with an engine and {side} without were not ready within {seconds:g} s")
 
 
 def per_second(service: Service, samples: Sequence[Sample], *, tokens: int) -> float:
-    """Send every sample as a job of its own, all at once, and say how many pages or clips were done a second."""
-    params = json.dumps({"max_tokens": tokens})
+    """Send every sample as a job of its own, all at once, and say how many were done a second."""
     began = time.monotonic()
-    with ThreadPoolExecutor(_CLIENTS) as clients:
-        jobs = list(clients.map(lambda s: service.submit(s.job_type, s.content, params=params), samples))
-    for job, sample in zip(jobs, samples, strict=True):
-        _check(service.ended(job), tokens * len(sample.tasks))
-    return sum(len(sample.tasks) for sample in samples) / (time.monotonic() - began)
+    _done(service, [(sample, tokens) for sample in samples])
+    return len(samples) / (time.monotonic() - began)
+
+
+def mixed_per_second(
+    service: Service, kinds: Mapping[str, Sequence[Sample]], *, tokens: Mapping[str, int]
+) -> dict[str, float]:
+    """Send samples of several kinds in turn, and say how many of each were done a second while there were all kinds.
+
+    `tokens`, the length of an answer, is by kind.
+    """
+    columns = [[(kind, (sample, tokens[kind])) for sample in samples] for kind, samples in kinds.items()]
+    in_turn = [asked for asked in chain.from_iterable(zip_longest(*columns)) if asked is not None]
+    began = time.time()
+    ends: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for (kind, _), job in zip(in_turn, _done(service, [asked for _, asked in in_turn]), strict=True):
+        ends[kind].append(job["completed_at"])
+    return rates_while_all_ran(ends, began)
+
+
+def rates_while_all_ran(ends: Mapping[str, Sequence[float]], began: float) -> dict[str, float]:
+    """Count what ended of each kind until the first kind was through, a second."""
+    until = min(max(times) for times in ends.values())
+    return {name: sum(t <= until for t in times) / max(1.0, until - began) for name, times in ends.items()}
 
 
 def one_at_a_time(service: Service, samples: Sequence[Sample], *, tokens: int) -> float:
     """As `per_second`, but the next one is sent when the last one ended: what a caller in a loop gets."""
-    params = json.dumps({"max_tokens": tokens})
     began = time.monotonic()
     for sample in samples:
-        _check(service.ended(service.submit(sample.job_type, sample.content, wait=60, params=params)), tokens)
+        _check(service.ended(_submit(service, sample, tokens, wait=60)), tokens)
     return len(samples) / (time.monotonic() - began)
 
 
-def _check(job: dict[str, Any], tokens: int) -> None:
+def _done(service: Service, asked: Sequence[tuple[Sample, int]]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        jobs = list(clients.map(lambda a: _submit(service, *a), asked))
+    return [_check(service.ended(job), tokens) for job, (_, tokens) in zip(jobs, asked, strict=True)]
+
+
+def _submit(service: Service, sample: Sample, tokens: int, wait: int = 0) -> dict[str, Any]:
+    return service.submit(sample.job_type, sample.content, wait=wait, params=json.dumps({"max_tokens": tokens}))
+
+
+def _check(job: dict[str, Any], tokens: int) -> dict[str, Any]:
     if job["usage"]["completion_tokens"] != tokens:
-        raise RuntimeError(f"{job['usage']} instead of {tokens} tokens")
+        raise RuntimeError(f"{job['id']} used {job['usage']}, not {tokens} tokens for an answer")
+    return job

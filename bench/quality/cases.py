@@ -20,31 +20,36 @@ class Case:
     type: Literal["ocr", "vqa", "asr"]
     answers: tuple[str, ...]
     params: dict[str, Any] = field(default_factory=dict)
+    #: What kind of file it is where that matters to a reader of the score: "synthetic speech".
+    source: str = ""
 
 
 class UnknownFolder(ValueError):
     """The folder holds no answers in a form that is known."""
 
 
-def read(folder: Path) -> list[Case]:
-    """List the cases of a folder: `answers.jsonl`, LibriSpeech's `*.trans.txt`, or DocVQA's annotations.
+def read(path: Path, images: Path | None = None) -> list[Case]:
+    """List the cases of a folder (`answers.jsonl`, LibriSpeech's `*.trans.txt`) or of a file of DocVQA's annotations.
 
-    Raises `UnknownFolder`, naming the file and line that cannot be read.
+    `images` is where DocVQA's pictures are, beside the annotations by default. Raises `UnknownFolder`, naming the file
+    and line that cannot be read.
     """
-    if (folder / MANIFEST).is_file():
-        return list(_manifest(folder / MANIFEST))
-    if (folder / EXAMPLES).is_file():
-        return list(_examples(folder / EXAMPLES))
-    if transcripts := sorted(folder.rglob("*.trans.txt")):
-        return [case for path in transcripts for case in _librispeech(path)]
-    for path in sorted(folder.glob("*.json")):
-        if found := list(_docvqa(path)):
-            return found
-    raise UnknownFolder(f"{folder} holds no {MANIFEST}, no *.trans.txt (LibriSpeech) and no DocVQA annotations.")
+    if path.is_file():
+        return _docvqa(path, images or path.parent)
+    if (path / MANIFEST).is_file():
+        return list(_manifest(path / MANIFEST))
+    if (path / EXAMPLES).is_file():
+        return list(_examples(path / EXAMPLES))
+    if transcripts := sorted(path.rglob("*.trans.txt")):
+        return [case for transcript in transcripts for case in _librispeech(transcript)]
+    raise UnknownFolder(
+        f"{path} holds no {MANIFEST} and no *.trans.txt (LibriSpeech). "
+        "For DocVQA name the file with the annotations, e.g. val_v1.0_withQT.json."
+    )
 
 
 def _manifest(path: Path) -> Iterator[Case]:
-    """One JSON object a line: `file` (beside the manifest), `type`, `answers`, and `params` of the job."""
+    """One JSON object a line: `file` (beside it), `type`, `answers`; perhaps `params` (the job's) and `source`."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -53,37 +58,55 @@ def _manifest(path: Path) -> Iterator[Case]:
             if fields["type"] not in ("ocr", "vqa", "asr") or not fields["answers"]:
                 raise ValueError("needs a `type` of ocr, vqa or asr, and `answers`")
             file = path.parent / fields["file"]
-            yield Case(file, fields["type"], tuple(map(str, fields["answers"])), fields.get("params", {}))
+            answers = tuple(map(str, fields["answers"]))
+            yield Case(file, fields["type"], answers, fields.get("params", {}), str(fields.get("source", "")))
         except (ValueError, KeyError, TypeError) as error:
             raise UnknownFolder(f"{path}, line {number}: {error}.") from None
 
 
 def _examples(path: Path) -> Iterator[Case]:
     """The truth about this project's own example inputs (examples/make_inputs.py)."""
+    drawn = "drawn by a program"
     for name, truth in json.loads(path.read_text(encoding="utf-8")).items():
         file = path.parent / name
         if truth["type"] == "asr":
-            yield Case(file, "asr", (" ".join(truth["sentences"]),), {"language": "en"})
+            voice = f"synthetic speech ({truth['voice'].split()[0]})"
+            yield Case(file, "asr", (" ".join(truth["sentences"]),), {"language": "en"}, voice)
             continue
         lines = truth["lines"] if "lines" in truth else [line for page in truth["pages"] for line in page["lines"]]
-        yield Case(file, "ocr", ("\n".join(lines),))
+        yield Case(file, "ocr", ("\n".join(lines),), source=drawn)
         for question, answer in truth.get("questions", {}).items():
-            yield Case(file, "vqa", (answer,), {"question": question})
+            yield Case(file, "vqa", (answer,), {"question": question}, drawn)
 
 
 def _librispeech(path: Path) -> Iterator[Case]:
     """`<id> <WORDS>` a line, with `<id>.flac` beside it (OpenSLR 12; the OpenASR leaderboard's test sets)."""
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, words = line.partition(" ")
-        yield Case(path.parent / f"{name}.flac", "asr", (words,), {"language": "en"})
+        yield Case(path.parent / f"{name}.flac", "asr", (words,), {"language": "en"}, "read by people")
 
 
-def _docvqa(path: Path) -> Iterator[Case]:
-    """`{"data": [{"questionId", "question", "image", "answers"}]}`, images beside it (docvqa.org, task 1)."""
-    annotations = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(annotations, dict) or not isinstance(annotations.get("data"), list):
-        return
-    for item in annotations["data"]:
-        if item.get("answers") and "questionId" in item:
-            question = {"question": item["question"]}
-            yield Case(path.parent / item["image"], "vqa", tuple(map(str, item["answers"])), question)
+def _docvqa(path: Path, images: Path) -> list[Case]:
+    """`{"data": [{"question", "image", "answers", …}]}` (docvqa.org, task 1), without unanswered questions."""
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))["data"]
+        found = [
+            Case(
+                _picture(images, item["image"]),
+                "vqa",
+                tuple(map(str, item["answers"])),
+                {"question": item["question"]},
+            )
+            for item in items
+            if item.get("answers")
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnknownFolder(f"{path} holds no annotations as DocVQA has them: {error!r}.") from None
+    if not found:
+        raise UnknownFolder(f"{path} holds questions, but no answers to compare with; take the validation set.")
+    return found
+
+
+def _picture(images: Path, name: str) -> Path:
+    """Annotations say "documents/x.png"; the archive of pictures has them without that folder."""
+    return images / name if (images / name).is_file() else images / Path(name).name

@@ -29,7 +29,13 @@ def write(folder: Path) -> None:
         raise FileNotFoundError("Install moonshine-voice 0.0.73.")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(package.origin).parent / "assets" / "two_cities.wav", folder)
-    case = {"file": "two_cities.wav", "type": "asr", "answers": [WORDS], "params": {"language": "en"}}
+    case = {
+        "file": "two_cities.wav",
+        "type": "asr",
+        "answers": [WORDS],
+        "params": {"language": "en"},
+        "source": "read by a person; Moonshine's own example",
+    }
     (folder / MANIFEST).write_text(json.dumps(case) + "\n", encoding="utf-8")
 
 

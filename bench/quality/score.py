@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -23,6 +23,7 @@ class Score:
 
     name: str
     percent: float
+    cases: int
     how: str
 
 
@@ -30,18 +31,21 @@ Pair = tuple[Case, str]
 
 
 def score(pairs: Sequence[Pair]) -> list[Score]:
-    """Score answers by type; a case without an answer counts as an empty one."""
+    """Score answers by type, speech by language too; a case without an answer counts as an empty one."""
     found: list[Score] = []
     if pages := [p for p in pairs if p[0].type == "ocr"]:
         found += _rates("ocr", pages, one_space, "white space made one space")
     for language, spoken in _by_language(p for p in pairs if p[0].type == "asr").items():
         normal = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-        found += _rates("asr", spoken, normal, f"Whisper's {'English' if language == 'en' else 'basic'} normaliser")
+        how = "Whisper's English normaliser" if language == "en" else f"Whisper's basic normaliser, {language}"
+        found += _rates("asr", spoken, normal, how)
     if questions := [p for p in pairs if p[0].type == "vqa"]:
         near = [max(anls(answer, said) for answer in case.answers) for case, said in questions]
         same = [any(plain(answer) == plain(said) for answer in case.answers) for case, said in questions]
-        found.append(Score("vqa_anls", _percent(near), f"threshold {ANLS_THRESHOLD}, best of the right answers"))
-        found.append(Score("vqa_exact", _percent(same), "case, outer punctuation and white space ignored"))
+        found += [
+            Score("vqa_anls", _percent(near), len(near), f"threshold {ANLS_THRESHOLD}, best of the right answers"),
+            Score("vqa_exact", _percent(same), len(same), "case, outer punctuation and white space ignored"),
+        ]
     return found
 
 
@@ -61,13 +65,12 @@ def anls(answer: str, said: str) -> float:
     return near if near >= ANLS_THRESHOLD else 0.0
 
 
-def _rates(kind: str, pairs: Sequence[Pair], normal: object, how: str) -> list[Score]:
-    assert callable(normal)
+def _rates(kind: str, pairs: Sequence[Pair], normal: Callable[[str], str], how: str) -> list[Score]:
     right = [normal(case.answers[0]) for case, _ in pairs]
     said = [normal(text) for _, text in pairs]
     return [
-        Score(f"{kind}_cer", 100 * float(jiwer.cer(right, said)), how),
-        Score(f"{kind}_wer", 100 * float(jiwer.wer(right, said)), how),
+        Score(f"{kind}_cer", 100 * float(jiwer.cer(right, said)), len(pairs), how),
+        Score(f"{kind}_wer", 100 * float(jiwer.wer(right, said)), len(pairs), how),
     ]
 
 
