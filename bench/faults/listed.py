@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from bench.faults import worker_faults
+from bench.faults import redis_faults, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
     "kill": worker_faults.KILLED,
+    "redis-restart": redis_faults.RESTARTED,
+    "redis-stop": redis_faults.STOPPED,
+    "redis-cut": redis_faults.CUT,
+    "redis-slow": redis_faults.SLOW,
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 
+from bench.faults.proxy import Proxy
 from cli.embedded import EmbeddedValkey, free_port
 from cli.local import is_ready
 
@@ -46,8 +47,8 @@ class Processes:
     env: dict[str, str]
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     codes: dict[str, list[int]] = field(default_factory=dict)
+    proxy: Proxy | None = None  #: what its processes reach Valkey through, if anything
     _over: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def url(self) -> str:
@@ -108,12 +109,15 @@ class Processes:
 
 
 @contextmanager
-def processes(redis_port: int = 0, **env: str) -> Iterator[Processes]:
-    """Run the service in an empty folder; `redis_port` leads it to its Valkey by way of a proxy."""
+def processes(proxy: Proxy | None = None, **env: str) -> Iterator[Processes]:
+    """Run the service in an empty folder; with `proxy`, all its connections to Valkey pass through that."""
     with tempfile.TemporaryDirectory(prefix="phi4-faults-") as folder, EmbeddedValkey(Path(folder) / "v") as valkey:
         own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
+        redis_port = valkey.port
+        if proxy is not None:
+            proxy.target, redis_port = valkey.port, proxy.port
         settings = {
-            "REDIS_URL": valkey.url.replace(f":{valkey.port}/", f":{redis_port or valkey.port}/"),
+            "REDIS_URL": valkey.url.replace(f":{valkey.port}/", f":{redis_port}/"),
             "PORT": str(free_port()),
             "PHI4_DATA_DIR": folder,
             "PHI4_ENGINE": ENGINE,
@@ -122,7 +126,7 @@ def processes(redis_port: int = 0, **env: str) -> Iterator[Processes]:
             "PHI4_ALLOW_HOSTS": "127.0.0.1",
             "PHI4_MIN_FREE_DISK_MB": "0",
         }
-        service = Processes(Path(folder), valkey, own | settings | env)
+        service = Processes(Path(folder), valkey, own | settings | env, proxy=proxy)
         supervising = threading.Thread(target=service.supervise)
         try:
             for name in ("valkey", *_MODULES):
