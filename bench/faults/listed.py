@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.faults import redis_faults, worker_faults
+from bench.faults import api_faults, redis_faults, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -11,4 +11,8 @@ FAULTS: dict[str, Fault] = {
     "redis-stop": redis_faults.STOPPED,
     "redis-cut": redis_faults.CUT,
     "redis-slow": redis_faults.SLOW,
+    "sigterm": worker_faults.ASKED,
+    "sigterm-group": worker_faults.GROUP,
+    "api": api_faults.KILLED,
+    "poison": worker_faults.POISON,
 }

@@ -17,7 +17,7 @@ from tests.scripted_jobs import document, picture
 
 #: Answers that mean "not now": the store is away or full, too much waits, or this key's first request still runs.
 _NOT_NOW = (409, 429, 503, 507)
-_PAUSE_S = 0.15
+_PAUSE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Mix:
     refusals: Counter[str] = field(default_factory=Counter)
     #: Answers that no fault excuses; a run with one is no run.
     wrong: list[str] = field(default_factory=list)
+    replayed: int = 0  #: jobs that an earlier try had made, whose answer got lost
     _numbers: int = 0
     _over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -76,7 +77,7 @@ class Mix:
 
     def begin(self, clients: int = 4) -> None:
         """Send jobs until `end`."""
-        self._threads = [threading.Thread(target=self._send_on, args=(n,)) for n in range(clients)]
+        self._threads = [threading.Thread(target=self._send_on, args=(n,)) for n in range(clients if self.kinds else 0)]
         for thread in self._threads:
             thread.start()
 
@@ -119,6 +120,7 @@ class Mix:
             self.refusals[type(error).__name__] += 1
             return None
         if response.status_code in (200, 202):
+            self.replayed += response.headers.get("Idempotent-Replayed") == "true"
             return dict(response.json())
         self._refused(response)
         return None
