@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.faults import api_faults, redis_faults, worker_faults
+from bench.faults import api_faults, blob_faults, redis_faults, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -15,4 +15,6 @@ FAULTS: dict[str, Fault] = {
     "sigterm-group": worker_faults.GROUP,
     "api": api_faults.KILLED,
     "poison": worker_faults.POISON,
+    "blob-missing": blob_faults.MISSING,
+    "blob-tampered": blob_faults.TAMPERED,
 }

@@ -108,7 +108,6 @@ def _round(fault: Fault, scene: Scene, judge: Judge) -> Verdict:
 def _told(number: int, rounds: int, mix: Mix, verdict: Verdict) -> str:
     refusals = ", ".join(f"{word} {count}" for word, count in sorted(mix.refusals.items())) or "none"
     counts = f"lost {verdict.lost}, doubled {verdict.doubled}, stuck {verdict.stuck}"
-    line = (
-        f"  {number}/{rounds}: {len(mix.accepted)} jobs, {counts}, recovery {verdict.recovery_s} s, refused: {refusals}"
-    )
+    jobs = f"{len(mix.accepted)} jobs ({mix.replayed} accepted unheard)"
+    line = f"  {number}/{rounds}: {jobs}, {counts}, recovery {verdict.recovery_s} s, refused: {refusals}"
     return "\n".join([line, *(f"    {why}" for why in verdict.why)])

@@ -44,7 +44,19 @@ def _poison(scene: Scene) -> None:
     scene.mix.send(scene.http, fatal)
 
 
+def _found_out(scene: Scene) -> list[str]:
+    """What is wrong with how the fatal part ended."""
+    jobs = [scene.http.get(f"/v1/jobs/{one.id}").json() for one in scene.mix.accepted if one.kind.ends == "failed"]
+    return [f"{job['id']} failed with {code}" for job in jobs if (code := job["error"]["code"]) != "worker_lost"]
+
+
 KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
 ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
 GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
-POISON = Fault("a part that ends its worker every time, 63 innocent ones beside it", _poison, kinds=(), bound=240.0)
+POISON = Fault(
+    "a part that ends its worker every time, 63 innocent ones beside it",
+    _poison,
+    kinds=(),
+    bound=240.0,
+    after=_found_out,
+)
