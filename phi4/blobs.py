@@ -30,10 +30,14 @@ class Blobs:
         if self._local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store `data` under `key`; readers see the old file or the whole new one. Raises `StorageFull`."""
+    def put(self, key: str, data: bytes) -> str:
+        """Store `data` under `key` and return its SHA-256; readers see the old file or the whole new one.
+
+        Raises `StorageFull`.
+        """
         with self._writing(key) as file:
             file.write(data)
+        return hashlib.sha256(data).hexdigest()
 
     def put_stream(self, key: str, stream: BinaryIO) -> tuple[int, str]:
         """Store a stream; returns its length in bytes and its SHA-256. Raises `StorageFull`."""

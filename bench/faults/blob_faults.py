@@ -58,7 +58,8 @@ def _tamper(scene: Scene) -> None:
 def _told_as(code: str) -> Callable[[Scene], list[str]]:
     def wrong(scene: Scene) -> list[str]:
         hit = [one for one in scene.mix.accepted if one.kind in _HIT]
-        errors = [scene.http.get(f"/v1/jobs/{one.id}").json()["error"]["code"] for one in hit]
+        jobs = [scene.http.get(f"/v1/jobs/{one.id}").json() for one in hit]
+        errors = [(job.get("error") or {"code": job["status"]})["code"] for job in jobs]
         return [f"{one.id} failed with {found}" for one, found in zip(hit, errors, strict=True) if found != code]
 
     return wrong
