@@ -36,10 +36,11 @@ class Verdict:
 class Judge:
     """Reads every accepted job until it has ended, for at most `bound` seconds."""
 
-    def __init__(self, http: httpx.Client, receiver: Web, *, bound: float) -> None:
+    def __init__(self, http: httpx.Client, receiver: Web, *, bound: float, excused: Sequence[str] = ()) -> None:
         self._http = http
         self._receiver = receiver
         self._bound = bound
+        self._excused = excused
 
     def __call__(self, accepted: Sequence[Accepted], *, fault_at: float) -> Verdict:
         """Judge the jobs; `fault_at` is when the fault was over (`time.monotonic`), from which recovery counts."""
@@ -49,9 +50,9 @@ class Judge:
         stuck = [f"stuck {i} {_word(job)}" for i, job in jobs.items() if job and job["status"] not in _TERMINAL]
         ended = [(one, job) for one in accepted if (job := jobs[one.id]) and job["status"] in _TERMINAL]
         lost = [f"lost {i}: unknown" for i, job in jobs.items() if job is None]
-        lost += [f"lost {one.id}: {_word(job)}" for one, job in ended if job["status"] != one.kind.ends]
+        lost += [f"lost {one.id}: {_word(job)}" for one, job in ended if not self._as_it_must(one, job)]
         lost += [f"lost {i}: no webhook" for i in self._without_webhook({one.id for one, _ in ended}, deadline)]
-        counts = [(one.id, one.kind.parts, _counts(one, job)) for one, job in ended if job["status"] == "completed"]
+        counts = [(one.id, one.kind.parts, _counts(one, job)) for one, job in ended if self._is_whole(job)]
         lost += [f"lost {i}: parts {found} of {parts}" for i, parts, found in counts if min(found) < parts]
         doubled = [f"doubled {i}: parts {found} of {parts}" for i, parts, found in counts if max(found) > parts]
         doubled += [*self._twice_accepted(accepted), *self._twice_told()]
@@ -70,6 +71,15 @@ class Judge:
             if job["status"] in _TERMINAL or time.monotonic() > deadline:
                 return job
             time.sleep(0.02 if response.status_code == 200 else 0.3)
+
+    def _as_it_must(self, one: Accepted, job: dict[str, Any]) -> bool:
+        return job["status"] == one.kind.ends or (job.get("error") or {}).get("code") in self._excused
+
+    def _is_whole(self, job: dict[str, Any]) -> bool:
+        """Whether every part must be there: the job completed, and no page has an excuse."""
+        pages = (job.get("result") or {}).get("pages", [])
+        excused = [page for page in pages if page.get("error", {}).get("code") in self._excused]
+        return job["status"] == "completed" and not excused
 
     def _last_end(self, jobs: dict[str, dict[str, Any] | None], accepted: Sequence[Accepted], fault_at: float) -> float:
         """Seconds from the fault's end to the end of the last job that had been accepted by then."""

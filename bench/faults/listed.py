@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.faults import api_faults, blob_faults, redis_faults, worker_faults
+from bench.faults import api_faults, blob_faults, disk_faults, redis_faults, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -17,4 +17,5 @@ FAULTS: dict[str, Fault] = {
     "poison": worker_faults.POISON,
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
+    "disk-full": disk_faults.FULL,
 }

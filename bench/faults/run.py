@@ -47,6 +47,8 @@ class Fault:
     kinds: tuple[Kind, ...] = KINDS
     #: Gives the service; the default one has nothing special about it.
     service: Callable[..., AbstractContextManager[Processes]] = processes
+    #: Errors with which a job, or a part of one, may fail under this fault.
+    excused: tuple[str, ...] = ()
     #: No job may take longer than this after a fault, in seconds.
     bound: float = 120.0
     #: Runs after the verdict and says what else is wrong.
@@ -73,7 +75,7 @@ def run(fault: Fault, rounds: int, *, short: bool, say: Callable[[str], None], s
     """Run rounds on one service. Raises `AssertionError` for an answer or an end that no fault excuses."""
     verdicts: list[Verdict] = []
     with _stage(fault, short) as (service, receiver, http):
-        judge = Judge(http, receiver, bound=fault.bound)
+        judge = Judge(http, receiver, bound=fault.bound, excused=fault.excused)
         for number in range(1, rounds + 1):
             mix = Mix(service, receiver.url, fault.kinds, seed=number)
             scene = Scene(service, mix, http, random.Random(f"{seed} {number}"), 0.4 if short else 1.0)
