@@ -11,6 +11,7 @@ FAULTS: dict[str, Fault] = {
     "redis-stop": redis_faults.STOPPED,
     "redis-cut": redis_faults.CUT,
     "redis-slow": redis_faults.SLOW,
+    "redis-full": redis_faults.FULL,
     "sigterm": worker_faults.ASKED,
     "sigterm-group": worker_faults.GROUP,
     "api": api_faults.KILLED,

@@ -40,6 +40,18 @@ def _cut(scene: Scene) -> None:
             scene.wait(0, 1)
 
 
+def _fill(scene: Scene) -> None:
+    """Leave the server less memory than it uses, as other data would; it may still read, and delete."""
+    with _server(scene) as server:
+        server.config_set("maxmemory", "1mb")
+        scene.wait(5, 10)
+        server.config_set("maxmemory", 0)
+
+
+def _was_refused(scene: Scene) -> list[str]:
+    return [] if scene.mix.refusals["503"] else ["nobody was told that the store is full"]
+
+
 @contextmanager
 def _behind_a_proxy(**env: str) -> Iterator[Processes]:
     with proxy() as between, processes(between, **env) as service:
@@ -57,3 +69,9 @@ RESTARTED = Fault("Redis killed and restarted", _restart)
 STOPPED = Fault("Redis stopped (SIGSTOP) for 15 to 20 s", _stop)
 CUT = Fault("all connections of Redis killed, three times", _cut)
 SLOW = Fault("Redis answers 2 s late for 8 to 15 s", _answer_slowly, service=_behind_a_proxy)
+FULL = Fault(
+    "Redis out of memory (maxmemory, noeviction) for 5 to 10 s: 503 meanwhile",
+    _fill,
+    excused=("storage_full",),
+    after=_was_refused,
+)
