@@ -16,6 +16,7 @@ FAULTS: dict[str, Fault] = {
     "sigterm-group": worker_faults.GROUP,
     "api": api_faults.KILLED,
     "poison": worker_faults.POISON,
+    "hang": worker_faults.HANGS,
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,

@@ -50,6 +50,13 @@ def _found_out(scene: Scene) -> list[str]:
     return [f"{job['id']} failed with {code}" for job in jobs if (code := job["error"]["code"]) != "worker_lost"]
 
 
+def _hang(scene: Scene) -> None:
+    """One part that hears nothing any more, with a deadline on its job."""
+    pid = scene.service.running["infer"].pid
+    scene.mix.send(scene.http, Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled"), cancel_after="2")
+    scene.service.await_restart("infer", pid)
+
+
 KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
 ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
 GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
@@ -59,4 +66,9 @@ POISON = Fault(
     kinds=(),
     bound=240.0,
     after=_found_out,
+)
+HANGS = Fault(
+    "a part that hangs and ignores its deadline (PHI4_HANG_SECONDS=3)",
+    _hang,
+    env={"PHI4_HANG_SECONDS": "3", "PHI4_DRAIN_SECONDS": "10"},
 )
