@@ -9,7 +9,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 VLLM_TESTS := $(wildcard tests/test_vllm_*.py tests/test_transformers_*.py)
 
-.PHONY: help demo up test test-vllm lint bench lock clean
+.PHONY: help demo up test test-vllm lint bench faults lock clean
 
 help:
 	@echo "make demo   start the service, run the examples through it, stop it"
@@ -17,6 +17,7 @@ help:
 	@echo "make test   run every test; with ARGS=… only those in .venv, make test-vllm ARGS=… those in .venv-vllm"
 	@echo "make lint   ruff, format check, mypy"
 	@echo "make bench  measure; prints one JSON object a line and keeps them in bench/results/"
+	@echo "make faults break the running service, fault by fault (an hour or more; ARGS='kill --rounds 3' for some)"
 	@echo "make lock   compile requirements/*.txt from pyproject.toml (needs uv)"
 
 demo: $(VENV)/local
@@ -53,6 +54,9 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m bench
+
+faults: $(VENV)/dev
+	$(BIN)/python -m bench.faults $(ARGS)
 
 lock:
 	requirements/compile.sh

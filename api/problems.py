@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from phi4 import errors
-from phi4.errors import InvalidRequest, Phi4Error
+from phi4.blobs import NO_ROOM
+from phi4.errors import InvalidRequest, Phi4Error, StorageFull
 from phi4.log import log
 
 _log = logging.getLogger(__name__)
@@ -145,5 +146,8 @@ def _drain() -> None:
 
 
 def _unexpected(error: Exception) -> Response:
+    # A large body is kept in a temporary file while it is read.
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return _own(StorageFull())
     _log.exception("unexpected error", extra={"phi4_fields": {"path": request.path, "request": g.get("request_id")}})
     return problem(500, "internal_error", "Something went wrong on our side; the log has it under this request_id.")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
-from phi4.errors import NoWorkerForType
+from phi4.errors import NoWorkerForType, StoreUnavailable
 from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id, trace_id
 from phi4.log import log
 from phi4.params import MODALITY, JobType
 from phi4.queue import Tickets
 from phi4.settings import Settings
 from phi4.store import Store
+from phi4.store import Submission as Made
 
 _log = logging.getLogger(__name__)
 
@@ -46,20 +47,24 @@ class Submit:
         Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, `IdempotencyMismatch`.
         """
         self._check(submission)
-        job_id = new_id("job")
+        self._blobs.check_room()
+        job = self._store_inputs(new_id("job"), submission, owner, traceparent)
+        made = self._submit(job, idempotency_key)
+        if made.replayed:
+            self._blobs.delete_folder(job.id)
+        else:
+            self._tickets.wake("prepare")
+            log(_log, "job queued", job=job.id, type=job.type, owner=owner, trace=trace_id(traceparent))
+        return Accepted(self._store.jobs.get(made.job_id, owner), made.replayed)
+
+    def _store_inputs(self, job_id: str, submission: Submission, owner: str, traceparent: str) -> NewJob:
+        request = submission.request
         try:
-            return self._make(job_id, submission, owner, idempotency_key, traceparent)
+            inputs = tuple(self._store_input(job_id, request.type, n, u) for n, u in enumerate(submission.uploads))
         except BaseException:
             self._blobs.delete_folder(job_id)
             raise
-
-    def _make(
-        self, job_id: str, submission: Submission, owner: str, idempotency_key: str, traceparent: str
-    ) -> Accepted:
-        self._blobs.check_room()
-        request = submission.request
-        inputs = tuple(self._store_input(job_id, request.type, n, u) for n, u in enumerate(submission.uploads))
-        job = NewJob(
+        return NewJob(
             id=job_id,
             owner=owner,
             type=request.type,
@@ -75,18 +80,21 @@ class Submit:
             window=self._settings.job_window,
             traceparent=traceparent,
         )
-        made = self._store.jobs.submit(
-            job,
-            most_waiting=self._settings.max_queued_parts,
-            idempotency_key=idempotency_key,
-            fingerprint=_fingerprint(job),
-        )
-        if made.replayed:
-            self._blobs.delete_folder(job_id)
-        else:
-            self._tickets.wake("prepare")
-            log(_log, "job queued", job=job.id, type=job.type, owner=owner, trace=trace_id(traceparent))
-        return Accepted(self._store.jobs.get(made.job_id, owner), made.replayed)
+
+    def _submit(self, job: NewJob, idempotency_key: str) -> Made:
+        try:
+            return self._store.jobs.submit(
+                job,
+                most_waiting=self._settings.max_queued_parts,
+                idempotency_key=idempotency_key,
+                fingerprint=_fingerprint(job),
+            )
+        except StoreUnavailable:
+            # Perhaps the job was made and only the answer got lost. If not, the sweeper erases what nobody knows.
+            raise
+        except BaseException:
+            self._blobs.delete_folder(job.id)
+            raise
 
     def _store_input(self, job_id: str, job_type: JobType, number: int, upload: Upload) -> Input:
         if upload.stream is None:

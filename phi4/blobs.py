@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -17,6 +17,8 @@ import fsspec
 from phi4.errors import BlobMissing, BlobTampered, StorageFull
 
 _CHUNK = 1 << 20
+#: What a disk, a quota or a limit on the size of files says when there is no room.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Blobs:
@@ -30,10 +32,14 @@ class Blobs:
         if self._local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Store `data` under `key`; readers see the old file or the whole new one. Raises `StorageFull`."""
+    def put(self, key: str, data: bytes) -> str:
+        """Store `data` under `key` and return its SHA-256; readers see the old file or the whole new one.
+
+        Raises `StorageFull`.
+        """
         with self._writing(key) as file:
             file.write(data)
+        return hashlib.sha256(data).hexdigest()
 
     def put_stream(self, key: str, stream: BinaryIO) -> tuple[int, str]:
         """Store a stream; returns its length in bytes and its SHA-256. Raises `StorageFull`."""
@@ -62,17 +68,23 @@ class Blobs:
     @contextmanager
     def as_file(self, key: str, *, sha256: str | None = None) -> Iterator[Path]:
         """Give a blob as a local file for the time of the block. Raises `BlobMissing`, `BlobTampered`."""
+        with self._at_hand(key) as path:
+            if not path.exists():
+                raise BlobMissing(f"The stored file {key} is gone.")
+            if sha256 is not None and _hash_file(path) != sha256:
+                raise BlobTampered(f"The stored file {key} is not the one that was stored.")
+            yield path
+
+    @contextmanager
+    def _at_hand(self, key: str) -> Iterator[Path]:
+        """A blob's own path, or that of a copy; either may lead nowhere."""
+        if self._local:
+            yield Path(self._path(key))
+            return
         with TemporaryDirectory(prefix="phi4-") as folder:
-            path = Path(self._path(key)) if self._local else Path(folder) / "blob"
-            try:
-                if not self._local:
-                    self._fs.get_file(self._path(key), str(path))
-                if not path.exists():
-                    raise FileNotFoundError
-                if sha256 is not None and _hash_file(path) != sha256:
-                    raise BlobTampered(f"The stored file {key} is not the one that was stored.")
-            except FileNotFoundError:
-                raise BlobMissing(f"The stored file {key} is gone.") from None
+            path = Path(folder) / "blob"
+            with suppress(FileNotFoundError):
+                self._fs.get_file(self._path(key), str(path))
             yield path
 
     def delete(self, key: str) -> None:
@@ -119,7 +131,7 @@ class Blobs:
                 with self._remote(path) as file:
                     yield file
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in NO_ROOM:
                 raise StorageFull from None
             raise
 

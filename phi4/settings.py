@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     part_tries: int = Field(3, ge=1)
     max_deaths: int = Field(3, ge=1)
     drain_seconds: float = Field(60.0, ge=0)
+    hang_seconds: float = Field(60.0, gt=0)  #: after that, what pays no heed to its stop flag costs the worker
     reject_unserved: bool = False
 
     # Limits

@@ -18,7 +18,7 @@ class Scripted:
     """Obeys a page's prompt or the question: "sleep 1.5", "fail", "fail once", "cannot", "raise", "exit", "die".
 
     "fail thrice" fails as often as one run tries a part. "speak 0.1 one|two" tells a text in pieces, with a pause after
-    each; with "stutter" it begins twice.
+    each; with "stutter" it begins twice. "hang 9" sleeps too, and is deaf to a stop.
     """
 
     name = "scripted"
@@ -66,6 +66,8 @@ class Scripted:
                 _sleep(float(found.group(1)), call)
         if found := re.search(r"sleep ([\d.]+)", words):
             _sleep(float(found.group(1)), call)
+        if found := re.search(r"hang ([\d.]+)", words):
+            time.sleep(float(found.group(1)))
         if found := re.search(r"record (\S+)", words):
             with Path(found.group(1)).open("a") as file:
                 file.write(f"{call.request_id}\n")

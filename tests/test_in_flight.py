@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -20,10 +21,20 @@ def describe(in_flight: int) -> WorkerInfo:
     return WorkerInfo(WORKER, (VISION,), "ready", in_flight=in_flight)
 
 
+def make(
+    store: Store,
+    describe: Callable[[int], WorkerInfo] = describe,
+    hang_after: float = 60.0,
+    on_hang: Callable[[], None] = lambda: None,
+) -> InFlight:
+    """One worker's leases."""
+    return InFlight(store, lease_ms=LONG_MS, every=0.02, hang_after=hang_after, describe=describe, on_hang=on_hang)
+
+
 @pytest.fixture
 def in_flight(store: Store) -> InFlight:
     """Leases that are renewed when told."""
-    return InFlight(store, lease_ms=LONG_MS, every=0.02, describe=describe)
+    return make(store)
 
 
 def test_a_beat_renews_the_leases_of_what_is_held(store: Store, in_flight: InFlight) -> None:
@@ -107,7 +118,7 @@ def worker_that_stumbles(store: Store) -> Iterator[tuple[InFlight, list[int]]]:
             raise ZeroDivisionError
         return describe(held)
 
-    in_flight = InFlight(store, lease_ms=LONG_MS, every=0.02, describe=stumble)
+    in_flight = make(store, stumble)
     in_flight.start()
     yield in_flight, said
     in_flight.stop()
@@ -123,3 +134,18 @@ def test_an_unforeseen_error_does_not_end_the_heartbeat(
         eventually(lambda: len(said) > 3, what="the fourth beat")
         store.jobs.cancel(job.id, Cancelled())
         assert held.stopped.wait(20)
+
+
+def test_what_pays_no_heed_to_its_flag_is_noticed(store: Store) -> None:
+    """Only what was asked to stop hangs, however long the others take."""
+    prepared(store, 2)
+    noticed = threading.Event()
+    in_flight = make(store, hang_after=0.1, on_hang=noticed.set)
+    in_flight.start()
+    with in_flight.holding(claim(store)) as deaf, in_flight.holding(claim(store)):
+        assert not noticed.wait(0.5)
+        deaf.stop()
+        assert noticed.wait(20)
+        assert in_flight.hung() == [deaf.unit]
+        assert len(in_flight.units()) == 2
+    in_flight.stop()

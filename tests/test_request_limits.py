@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.api_alone import api_alone
@@ -32,6 +34,22 @@ def narrow(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 BIG = b"x" * 5_000_000
+
+
+def test_a_body_for_which_the_disk_has_no_room_is_refused(narrow: Service) -> None:
+    """Large bodies are kept in temporary files; when these can grow no more, the answer says to try again later."""
+    api = psutil.Process(narrow.processes["api"].pid)
+    limited = [api, *api.children()]
+    for process in limited:
+        process.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        response = narrow.submit(file=bytes(900_000))
+    finally:
+        for process in limited:
+            process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    assert (response.status_code, response.json()["code"]) == (503, "storage_full")
+    assert int(response.headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,12 @@ def test_a_key_is_locked_while_its_first_request_is_read(store: Store) -> None:
     assert store.jobs.lock_idempotency("local", "k", "two") is None
 
 
+def test_a_lock_that_is_asked_for_twice_by_one_request_is_its_own(store: Store) -> None:
+    """The client library sends a command again when its answer got lost."""
+    assert store.jobs.lock_idempotency("local", "k", "one") is None
+    assert store.jobs.lock_idempotency("local", "k", "one") is None
+
+
 def test_a_lock_becomes_the_jobs_key_and_stays(store: Store) -> None:
     """Unlocking after success takes nothing away."""
     job = new_job()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -55,13 +56,19 @@ class Worker:
         self.stage = "starting"
         self.engine: Engine | None = None
         self.exit_code = 0
+        self._leaving: threading.Thread | None = None
         self.celery: Celery = celery_app(settings.redis_url)
         self.store = Store.at(settings.redis_url, allow_evicting=settings.allow_evicting_redis)
         self.blobs = Blobs(settings.blobs_url, min_free_bytes=settings.min_free_disk_mb << 20)
         self.tickets = Tickets(self.celery)
         self.outgoing = Outgoing(settings.allowed_hosts)
         self.in_flight = InFlight(
-            self.store, lease_ms=self.lease_ms, every=settings.heartbeat_seconds, describe=self.describe
+            self.store,
+            lease_ms=self.lease_ms,
+            every=settings.heartbeat_seconds,
+            hang_after=settings.hang_seconds,
+            describe=self.describe,
+            on_hang=self._hangs,
         )
         self.deltas = Deltas(self.store)
         self.services = self._side_services() if role == "side" else []
@@ -218,6 +225,28 @@ class Worker:
         log(_log, "engine died", level=logging.ERROR, worker=self.name)
         self.in_flight.stop_all()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hangs(self) -> None:
+        """End although a native call never will: it cannot be killed in its thread, and would keep its slot."""
+        if self._leaving is None:
+            self.exit_code = self.exit_code or _EXIT_ENGINE
+            self._leaving = threading.Thread(target=self._leave_the_hung, name="leaving", daemon=True)
+            self._leaving.start()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _leave_the_hung(self) -> None:
+        """Let go of what hangs, drain the rest, and end the process from outside Celery, which would wait for ever."""
+        runner, let_go = self.runner(), set[str]()
+        ends = time.monotonic() + self.settings.drain_seconds + 2 * self.settings.hang_seconds
+        while {unit.member for unit in self.in_flight.units()} - let_go and time.monotonic() < ends:
+            for unit in self.in_flight.hung():
+                if unit.member not in let_go:
+                    runner.let_go(unit)
+                    let_go.add(unit.member)
+            time.sleep(0.1)
+        self.in_flight.stop()
+        log(_log, "worker ended beside what hangs", level=logging.ERROR, worker=self.name, units=len(let_go))
+        os._exit(self.exit_code)
 
     def _close(self) -> None:
         for service in self.services:

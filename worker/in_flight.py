@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,22 +19,44 @@ _log = logging.getLogger(__name__)
 _ANNOUNCE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held:
-    """A unit in this worker's hands, and the flag that asks it to stop."""
+    """A unit in this worker's hands, the flag that asks it to stop, and when that was set (`time.monotonic`)."""
 
     unit: Unit
     stopped: threading.Event = field(default_factory=threading.Event)
+    stopped_at: float = math.inf
+
+    def stop(self) -> None:
+        """Ask it to stop."""
+        if not self.stopped.is_set():
+            self.stopped_at = time.monotonic()
+            self.stopped.set()
 
 
 class InFlight:
-    """Keeps leases alive from one thread; `describe` tells what the worker says of itself."""
+    """Keeps leases alive from one thread.
 
-    def __init__(self, store: Store, *, lease_ms: int, every: float, describe: Callable[[int], WorkerInfo]) -> None:
+    `describe` tells what the worker says of itself; `on_hang` hears, again and again, of units that pay no heed to their
+    flag `hang_after` seconds after it was set.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_ms: int,
+        every: float,
+        hang_after: float,
+        describe: Callable[[int], WorkerInfo],
+        on_hang: Callable[[], None],
+    ) -> None:
         self._store = store
         self._lease_ms = lease_ms
         self._every = every
+        self._hang_after = hang_after
         self._describe = describe
+        self._on_hang = on_hang
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -56,6 +79,10 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._held)
 
+    def units(self) -> list[Unit]:
+        """What is held now."""
+        return [held.unit for held in self._snapshot()]
+
     @contextmanager
     def holding(self, unit: Unit) -> Iterator[Held]:
         """Keep a unit's lease alive for the time of the block."""
@@ -71,7 +98,12 @@ class InFlight:
     def stop_all(self) -> None:
         """Ask everything in flight to stop, so that it goes back to its queue."""
         for held in self._snapshot():
-            held.stopped.set()
+            held.stop()
+
+    def hung(self) -> list[Unit]:
+        """The units that were asked to stop and have not, long after."""
+        late = time.monotonic() - self._hang_after
+        return [held.unit for held in self._snapshot() if held.stopped_at <= late]
 
     def beat(self) -> None:
         """Renew every lease once, and announce the worker from time to time."""
@@ -79,7 +111,7 @@ class InFlight:
         answers = self._store.work.heartbeat([h.unit.member for h in held], self._lease_ms)
         for one, answer in zip(held, answers, strict=True):
             if answer != "ok":
-                one.stopped.set()
+                one.stop()
         if time.monotonic() - self._announced >= _ANNOUNCE_S:
             self.announce()
 
@@ -94,6 +126,8 @@ class InFlight:
 
     def _beat_for_ever(self) -> None:
         while not self._end.wait(self._every):
+            if self.hung():
+                self._on_hang()
             try:
                 self.beat()
             except Phi4Error as error:

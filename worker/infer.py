@@ -93,25 +93,27 @@ class Infer:
         self._blobs.put(key, json.dumps(asdict(answer), ensure_ascii=False).encode())
         return key
 
+    def _stored(self, spec: Mapping[str, Any]) -> bytes:
+        """Read what preparation left for a part. Raises `BlobMissing`, `BlobTampered`."""
+        return self._blobs.get(spec["blob"], sha256=spec.get("sha256"))
+
     def _task(self, job: Job, spec: Mapping[str, Any]) -> Task:
         match job.type:
             case "ocr":
                 ocr = OcrParams.model_validate(job.params)
                 return ReadPage(
-                    image=images.decode(self._blobs.get(spec["blob"])),
+                    image=images.decode(self._stored(spec)),
                     **ocr.model_dump(include={"format", "detail", "prompt", "max_tokens", "temperature"}),
                 )
             case "vqa":
                 vqa = VqaParams.model_validate(job.params)
                 return AskImages(
-                    images=tuple(images.decode(self._blobs.get(i["blob"])) for i in spec["images"]),
+                    images=tuple(images.decode(self._stored(i)) for i in spec["images"]),
                     **vqa.model_dump(exclude={"pages"}),
                 )
             case "asr":
                 asr = AsrParams.model_validate(job.params)
-                return TranscribeClip(
-                    samples=_samples(self._blobs.get(spec["blob"])), **asr.model_dump(exclude={"timestamps"})
-                )
+                return TranscribeClip(samples=_samples(self._stored(spec)), **asr.model_dump(exclude={"timestamps"}))
 
 
 def _samples(clip: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

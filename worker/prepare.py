@@ -50,6 +50,7 @@ class _Page:
     number: int
     image: Image | InputError | None
     blob: str = ""
+    sha256: str = ""
     size: tuple[int, int] = (0, 0)
     dpi: int | None = None
 
@@ -176,18 +177,18 @@ class Prepare:
         wanted = set(pages)
         for page, image in enumerate(images.frames(path, max_pixels=self._settings.max_pixels), start=1):
             if page in wanted:
-                yield _Page(number, page, None if as_is else image, blob=one.blob, size=image.size)
+                yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
 
     def _page_spec(self, unit: Unit, number: int, page: _Page) -> Spec:
         spec: Spec = {"input": page.input, "page": page.number}
         if isinstance(page.image, InputError):
             return spec | {"error": error_json(page.image, "prepare")}
-        blob = page.blob
+        blob, sha256 = page.blob, page.sha256
         if page.image is not None:
             blob = f"{unit.job.scratch}/{number}.image"
-            self._blobs.put(blob, images.encode(page.image))
+            sha256 = self._blobs.put(blob, images.encode(page.image))
         width, height = page.size
-        return spec | {"blob": blob, "width": width, "height": height, "dpi": page.dpi}
+        return spec | {"blob": blob, "sha256": sha256, "width": width, "height": height, "dpi": page.dpi}
 
     # -- clips
 
@@ -203,8 +204,8 @@ class Prepare:
 
     def _clip_spec(self, unit: Unit, number: int, clip: audio.Clip) -> Spec:
         blob = f"{unit.job.scratch}/{number}.wav"
-        self._blobs.put(blob, _wav(clip.samples))
-        return {"input": 0, "blob": blob, "start": round(clip.start, 3), "end": round(clip.end, 3)}
+        sha256 = self._blobs.put(blob, _wav(clip.samples))
+        return {"input": 0, "blob": blob, "sha256": sha256, "start": round(clip.start, 3), "end": round(clip.end, 3)}
 
     # -- handing over
 

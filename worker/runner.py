@@ -53,6 +53,12 @@ class Runner:
             self._run(held)
         return True
 
+    def let_go(self, unit: Unit) -> None:
+        """Report a unit that pays no heed to its flag as stopped; whatever it still does changes nothing."""
+        metrics.PARTS.labels(unit.job.type, "part" if unit.is_part else unit.name, "hung").inc()
+        log(_log, "unit hangs", level=logging.ERROR, unit=unit.name, **unit.job.log_context())
+        self._put_back(unit, counts=False)
+
     def _run(self, held: Held) -> None:
         unit, began = held.unit, time.monotonic()
         try:

@@ -67,6 +67,9 @@ class Jobs:
         if self._client.set(name, f"pending {nonce}", nx=True, ex=IDEMPOTENCY_LOCK_S):
             return None
         seen = cast(str | None, self._client.get(name)) or "pending"
+        # The client library sends a command again when its answer got lost: then the reservation is our own.
+        if seen == f"pending {nonce}":
+            return None
         if seen.startswith("pending"):
             raise IdempotencyConflict
         return seen.split(" ")[0]

@@ -1,0 +1,1 @@
+"""Faults: breaks the running service at random moments and counts what was lost, doubled or stuck."""

@@ -1,0 +1,74 @@
+"""Faults of the workers: killed, asked to stop alone or with their group, ended again and again by one part."""
+
+from __future__ import annotations
+
+import signal
+
+from bench.faults.mix import Kind
+from bench.faults.run import Fault, Scene
+from tests.scripted_jobs import document, picture
+
+#: What is asked to stop ends so, however it was asked.
+_CLEAN = 0
+
+
+def _kill(scene: Scene) -> None:
+    scene.service.kill("infer")
+
+
+def _ask(scene: Scene) -> None:
+    _stop(scene, group=False)
+
+
+def _ask_group(scene: Scene) -> None:
+    _stop(scene, group=True)
+
+
+def _stop(scene: Scene, *, group: bool) -> None:
+    """Ask one of the workers, whichever it falls on, and wait for its successor."""
+    name = scene.chance.choice(["infer", "side"])
+    pid = scene.service.running[name].pid
+    scene.service.signal(name, signal.SIGTERM, group=group)
+    scene.service.await_restart(name, pid)
+
+
+def _ended_clean(scene: Scene) -> list[str]:
+    return [f"{name} ended with {codes}" for name, codes in scene.service.codes.items() if set(codes) != {_CLEAN}]
+
+
+def _poison(scene: Scene) -> None:
+    """One part that ends every worker, beside 63 that do no harm."""
+    fatal = Kind("ocr", "sleep 0.3 exit", (picture(9),), 1, ends="failed")
+    innocents = Kind("ocr", "sleep 0.3", (document(*range(300, 363)),), 63)
+    scene.mix.send(scene.http, innocents)
+    scene.mix.send(scene.http, fatal)
+
+
+def _found_out(scene: Scene) -> list[str]:
+    """What is wrong with how the fatal part ended."""
+    jobs = [scene.http.get(f"/v1/jobs/{one.id}").json() for one in scene.mix.accepted if one.kind.ends == "failed"]
+    return [f"{job['id']} failed with {code}" for job in jobs if (code := job["error"]["code"]) != "worker_lost"]
+
+
+def _hang(scene: Scene) -> None:
+    """One part that hears nothing any more, with a deadline on its job."""
+    pid = scene.service.running["infer"].pid
+    scene.mix.send(scene.http, Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled"), cancel_after="2")
+    scene.service.await_restart("infer", pid)
+
+
+KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
+ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
+GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
+POISON = Fault(
+    "a part that ends its worker every time, 63 innocent ones beside it",
+    _poison,
+    kinds=(),
+    bound=240.0,
+    after=_found_out,
+)
+HANGS = Fault(
+    "a part that hangs and ignores its deadline (PHI4_HANG_SECONDS=3)",
+    _hang,
+    env={"PHI4_HANG_SECONDS": "3", "PHI4_DRAIN_SECONDS": "10"},
+)
