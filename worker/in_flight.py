@@ -37,8 +37,8 @@ class Held:
 class InFlight:
     """Keeps leases alive from one thread.
 
-    `describe` tells what the worker says of itself; `on_hang` hears, again and again, of units that pay no heed to their
-    flag `hang_after` seconds after it was set.
+    `describe` tells what the worker says of itself; `on_hang` hears, again and again, of units that pay no heed to
+    their flag `hang_after` seconds after it was set.
     """
 
     def __init__(
