@@ -53,7 +53,8 @@ def _found_out(scene: Scene) -> list[str]:
 def _hang(scene: Scene) -> None:
     """One part that hears nothing any more, with a deadline on its job."""
     pid = scene.service.running["infer"].pid
-    scene.mix.send(scene.http, Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled"), cancel_after="2")
+    hanging = Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled")
+    scene.mix.send(scene.http, hanging, priority="high", cancel_after="4")
     scene.service.await_restart("infer", pid)
 
 
