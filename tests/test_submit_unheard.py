@@ -27,12 +27,11 @@ def submission() -> Submission:
 def test_a_job_whose_acceptance_was_not_heard_keeps_its_input(store: Store, valkey: str, tmp_path: Path) -> None:
     """The client is told to try again; the job is there, can be worked on, and is what a repeated request gets."""
     blobs = Blobs(f"file://{tmp_path}")
-    with proxy() as between:
+    with proxy() as between, celery_app(valkey.removesuffix("/0") + "/14") as app:
         between.target = int(valkey.rsplit(":", 1)[1].removesuffix("/0"))
         url = valkey.replace(f":{between.target}/0", f":{between.port}/1")
         hard_of_hearing = Store(connect(url, timeout=0.5))
-        tickets = Tickets(celery_app(valkey.removesuffix("/0") + "/14"))
-        submit = Submit(load(engine="", data_dir=tmp_path), hard_of_hearing, blobs, tickets)
+        submit = Submit(load(engine="", data_dir=tmp_path), hard_of_hearing, blobs, Tickets(app))
         submit.accept(submission(), owner="local", idempotency_key="", traceparent="")
 
         between.delay = 2.0
@@ -42,6 +41,7 @@ def test_a_job_whose_acceptance_was_not_heard_keeps_its_input(store: Store, valk
 
         again = submit.accept(submission(), owner="local", idempotency_key="k", traceparent="")
         hard_of_hearing.client.close()
+        app.pool.force_close_all()
 
     assert again.replayed
     assert [blobs.exists(one.blob) for one in again.job.inputs] == [True]

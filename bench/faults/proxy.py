@@ -21,6 +21,7 @@ class Proxy:
     target: int = 0
     delay: float = 0.0
     _sockets: list[socket.socket] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def serve(self, listener: socket.socket) -> None:
         """Accept connections until the listener is closed."""
@@ -34,6 +35,10 @@ class Proxy:
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
 
     def _connect(self, near: socket.socket) -> None:
         try:
@@ -44,7 +49,9 @@ class Proxy:
         far.settimeout(None)
         self._sockets += [near, far]
         for source, sink, late in ((near, far, False), (far, near, True)):
-            threading.Thread(target=self._pass_on, args=(source, sink, late), daemon=True).start()
+            thread = threading.Thread(target=self._pass_on, args=(source, sink, late), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, late: bool) -> None:
         with contextlib.suppress(OSError):
@@ -52,7 +59,7 @@ class Proxy:
                 if late and self.delay:
                     time.sleep(self.delay)
                 sink.sendall(data)
-        # Each direction ends the other; the last one closes.
+        # Each direction ends the other.
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -69,5 +76,5 @@ def proxy() -> Iterator[Proxy]:
             yield running
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            running.close()
             thread.join()
+            running.close()
