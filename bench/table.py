@@ -1,12 +1,14 @@
-"""Writes the README's table of figures from bench/results/: `python -m bench.table`."""
+"""Writes the README's tables from bench/results/ and bench/faults.json: `python -m bench.table`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from bench.faults import kept as faults
+
 ROOT = Path(__file__).parent.parent
-_BEGIN, _END = "<!-- figures: python -m bench.table -->", "<!-- /figures -->"
+_MARKS = ("<!-- {}: python -m bench.table -->", "<!-- /{} -->")
 
 
 def table() -> str:
@@ -21,12 +23,16 @@ def table() -> str:
     return "\n".join([*rows, "", f"Measured on {'; '.join(notes)}."])
 
 
-def with_table(readme: str) -> str:
-    """Put the table between its marks."""
-    before, rest = readme.split(_BEGIN)
-    return f"{before}{_BEGIN}\n{table()}\n{_END}{rest.split(_END)[1]}"
+def with_tables(readme: str) -> str:
+    """Put each table between its marks, where these are."""
+    for name, made in (("figures", table()), ("faults", faults.table(faults.kept()))):
+        begin, end = (mark.format(name) for mark in _MARKS)
+        if begin in readme:
+            before, rest = readme.split(begin)
+            readme = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+    return readme
 
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text()))
+    readme.write_text(with_tables(readme.read_text()))
