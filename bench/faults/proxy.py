@@ -20,31 +20,37 @@ class Proxy:
     port: int
     target: int = 0
     delay: float = 0.0
-    _sockets: list[socket.socket] = field(default_factory=list)
+    _sockets: set[socket.socket] = field(default_factory=set)
+    _threads: list[threading.Thread] = field(default_factory=list)
 
     def serve(self, listener: socket.socket) -> None:
         """Accept connections until the listener is closed."""
         with contextlib.suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                self._connect(near)
+                thread = threading.Thread(target=self._connect, args=(near,))
+                self._threads.append(thread)
+                thread.start()
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """Cut every connection."""
-        for one in self._sockets:
+        for one in tuple(self._sockets):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    def join(self) -> None:
+        """Wait until every connection is closed."""
+        for thread in self._threads:
+            thread.join()
+
     def _connect(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
-        except OSError:
-            near.close()
-            return
-        far.settimeout(None)
-        self._sockets += [near, far]
-        for source, sink, late in ((near, far, False), (far, near, True)):
-            threading.Thread(target=self._pass_on, args=(source, sink, late), daemon=True).start()
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
+            self._sockets |= {near, far}
+            back = threading.Thread(target=self._pass_on, args=(far, near, True))
+            back.start()
+            self._pass_on(near, far, False)
+            back.join()
+            self._sockets -= {near, far}
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, late: bool) -> None:
         with contextlib.suppress(OSError):
@@ -52,7 +58,7 @@ class Proxy:
                 if late and self.delay:
                     time.sleep(self.delay)
                 sink.sendall(data)
-        # Each direction ends the other; the last one closes.
+        # Each direction ends the other.
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -69,5 +75,6 @@ def proxy() -> Iterator[Proxy]:
             yield running
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            running.close()
             thread.join()
+            running.cut()
+            running.join()
