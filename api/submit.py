@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
-from phi4.errors import NoWorkerForType, StoreUnavailable
+from phi4.errors import IdempotencyConflict, NoWorkerForType, StoreUnavailable
 from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id, trace_id
 from phi4.log import log
 from phi4.params import MODALITY, JobType
@@ -22,6 +23,12 @@ from phi4.store import Store
 from phi4.store import Submission as Made
 
 _log = logging.getLogger(__name__)
+
+
+#: An owner, an idempotency key, and the nonce of the request that reserves it.
+_Reservation = tuple[str, str, str]
+#: Reservations remembered because Redis was away when their requests ended; each is gone after a minute anyway.
+_MOST_UNRELEASED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class Submit:
         self._store = store
         self._blobs = blobs
         self._tickets = tickets
+        self._unreleased = deque[_Reservation](maxlen=_MOST_UNRELEASED)
 
     def accept(self, submission: Submission, *, owner: str, idempotency_key: str, traceparent: str) -> Accepted:
         """Make a job of a submission.
@@ -122,12 +130,34 @@ class Submit:
         if not idempotency_key:
             yield
             return
-        nonce = new_id("lock")
-        self._store.jobs.lock_idempotency(owner, idempotency_key, nonce)
+        mine = (owner, idempotency_key, new_id("lock"))
+        self._lock(mine)
         try:
             yield
         finally:
-            self._store.jobs.unlock_idempotency(owner, idempotency_key, nonce)
+            self._unlock(mine)
+
+    def _lock(self, mine: _Reservation) -> None:
+        jobs = self._store.jobs
+        try:
+            try:
+                jobs.lock_idempotency(*mine)
+            except IdempotencyConflict:
+                ended = [one for one in tuple(self._unreleased) if one[:2] == mine[:2]]
+                if not ended:
+                    raise
+                for one in ended:
+                    jobs.unlock_idempotency(*one)
+                jobs.lock_idempotency(*mine)
+        except StoreUnavailable:
+            self._unreleased.append(mine)
+            raise
+
+    def _unlock(self, mine: _Reservation) -> None:
+        try:
+            self._store.jobs.unlock_idempotency(*mine)
+        except StoreUnavailable:
+            self._unreleased.append(mine)
 
 
 def _fingerprint(job: NewJob) -> str:

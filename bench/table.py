@@ -1,4 +1,4 @@
-"""Writes the README's table of figures from bench/results/: `python -m bench.table`."""
+"""Writes the README's tables from bench/results/ and bench/faults.json: `python -m bench.table`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.faults import kept as faults
+
 ROOT = Path(__file__).parent.parent
-_BEGIN, _END = "<!-- figures: python -m bench.table -->", "<!-- /figures -->"
+_MARKS = ("<!-- {}: python -m bench.table -->", "<!-- /{} -->")
 
 
 def table() -> str:
@@ -33,12 +35,16 @@ def _machine(run: dict[str, Any]) -> str:
     return ", ".join([gpus, cores, *versions])
 
 
-def with_table(readme: str) -> str:
-    """Put the table between its marks."""
-    before, rest = readme.split(_BEGIN)
-    return f"{before}{_BEGIN}\n{table()}\n{_END}{rest.split(_END)[1]}"
+def with_tables(readme: str) -> str:
+    """Put each table between its marks, where these are."""
+    for name, made in (("figures", table()), ("faults", faults.table(faults.kept()))):
+        begin, end = (mark.format(name) for mark in _MARKS)
+        if begin in readme:
+            before, rest = readme.split(begin)
+            readme = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
+    return readme
 
 
 if __name__ == "__main__":
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text()))
+    readme.write_text(with_tables(readme.read_text()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.table import with_table
+from bench.table import with_tables
 from phi4.settings import Settings, variable_of
 from tests.conftest import ROOT
 
@@ -12,8 +12,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_its_figures_are_those_that_were_measured() -> None:
-    """The table is the one `python -m bench.table` makes of bench/results/."""
-    assert with_table(README) == README
+    """The tables are those that `python -m bench.table` makes of bench/results/ and bench/faults.json."""
+    assert "<!-- figures:" in README
+    assert with_tables(README) == README
 
 
 def test_every_variable_it_names_is_read() -> None:

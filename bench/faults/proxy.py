@@ -20,7 +20,7 @@ class Proxy:
     port: int
     target: int = 0
     delay: float = 0.0
-    _sockets: list[socket.socket] = field(default_factory=list)
+    _sockets: set[socket.socket] = field(default_factory=set)
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def serve(self, listener: socket.socket) -> None:
@@ -28,30 +28,29 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                self._connect(near)
+                thread = threading.Thread(target=self._connect, args=(near,))
+                self._threads.append(thread)
+                thread.start()
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """Cut every connection."""
-        for one in self._sockets:
+        for one in tuple(self._sockets):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def join(self) -> None:
+        """Wait until every connection is closed."""
         for thread in self._threads:
             thread.join()
-        for one in self._sockets:
-            one.close()
 
     def _connect(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
-        except OSError:
-            near.close()
-            return
-        far.settimeout(None)
-        self._sockets += [near, far]
-        for source, sink, late in ((near, far, False), (far, near, True)):
-            thread = threading.Thread(target=self._pass_on, args=(source, sink, late), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with near, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as far:
+            self._sockets |= {near, far}
+            back = threading.Thread(target=self._pass_on, args=(far, near, True))
+            back.start()
+            self._pass_on(near, far, False)
+            back.join()
+            self._sockets -= {near, far}
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, late: bool) -> None:
         with contextlib.suppress(OSError):
@@ -77,4 +76,5 @@ def proxy() -> Iterator[Proxy]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
-            running.close()
+            running.cut()
+            running.join()

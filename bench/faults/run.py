@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from bench.faults.judge import Judge, Verdict
+from bench.faults.kept import Record
 from bench.faults.mix import KINDS, Kind, Mix
 from bench.faults.processes import Processes, client, processes
 from tests.servers import Web, web
@@ -53,18 +54,6 @@ class Fault:
     bound: float = 120.0
     #: Runs after the verdict and says what else is wrong.
     after: Callable[[Scene], list[str]] = lambda _: []
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What all rounds of a fault came to, as bench/faults.json keeps it."""
-
-    what: str
-    rounds: int
-    lost: int
-    doubled: int
-    stuck: int
-    worst_recovery_s: float
 
 
 #: A test's service notices the loss of a worker sooner.

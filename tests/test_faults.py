@@ -1,0 +1,29 @@
+"""One short round of every fault that `make faults` runs, on a service of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.faults.kept import kept, table
+from bench.faults.listed import FAULTS
+from bench.faults.run import run
+
+#: Too long for every run of the tests; tests/test_recovery.py and tests/test_hanging_part.py show what they show.
+LONG = {"poison", "hang", "soak"}
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - LONG))
+def test_a_fault_costs_no_job(name: str) -> None:
+    """Nothing that was accepted is lost, done twice, or left without an end."""
+    said: list[str] = []
+    record = run(FAULTS[name], 1, short=True, say=said.append)
+
+    assert (record.lost, record.doubled, record.stuck) == (0, 0, 0), said
+
+
+def test_the_kept_figures_are_of_faults_that_there_are() -> None:
+    """And each fault that costs something would show."""
+    records = kept()
+
+    assert {record.what for record in records} <= {fault.what for fault in FAULTS.values()}
+    assert table(records).count("\n") == len(records) + 1
