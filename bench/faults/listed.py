@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.faults import api_faults, blob_faults, disk_faults, redis_faults, worker_faults
+from bench.faults import api_faults, blob_faults, disk_faults, redis_faults, soak, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -20,4 +20,5 @@ FAULTS: dict[str, Fault] = {
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,
+    "soak": soak.SOAK,
 }
