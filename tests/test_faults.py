@@ -10,8 +10,8 @@ from bench.faults.kept import kept, table
 from bench.faults.listed import FAULTS
 from bench.faults.run import run
 
-#: Too long for every run of the tests; tests/test_recovery.py and tests/test_hanging_part.py show what they show.
-LONG = {"poison", "hang", "soak"}
+#: Too long for every run of the tests; test_recovery, test_hanging_part and test_vllm_worker show what they show.
+LONG = {"poison", "hang", "engine", "soak"}
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - LONG))

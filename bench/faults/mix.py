@@ -30,11 +30,11 @@ class Kind:
     files: tuple[bytes, ...]
     parts: int
     ends: str = "completed"
+    params: str = ""  #: instead of the words
 
-    @property
-    def params(self) -> str:
-        """The words that the scripted engine obeys, where it looks for them."""
-        return json.dumps({"question" if self.type == "vqa" else "prompt": self.words})
+    def sent_params(self) -> str:
+        """The words where the scripted engine, which obeys them, looks for them."""
+        return self.params or json.dumps({"question" if self.type == "vqa" else "prompt": self.words})
 
 
 KINDS = (
@@ -119,7 +119,7 @@ class Mix:
 
     def _try(self, http: httpx.Client, kind: Kind, number: int, fields: dict[str, str]) -> dict[str, Any] | None:
         metadata = json.dumps({"number": f"{self.seed}-{number}"})
-        data = {"type": kind.type, "params": kind.params, "metadata": metadata, "webhook_url": self.webhook_url}
+        data = {"type": kind.type, "params": kind.sent_params(), "metadata": metadata, "webhook_url": self.webhook_url}
         files = [("file", (f"{n}", content)) for n, content in enumerate(kind.files)]
         headers = {"Idempotency-Key": f"{self.seed}-{number}"}
         try:
