@@ -17,7 +17,7 @@ help:
 	@echo "make test   run every test; with ARGS=… only those in .venv, make test-vllm ARGS=… those in .venv-vllm"
 	@echo "make lint   ruff, format check, mypy"
 	@echo "make bench  measure; prints one JSON object a line and keeps them in bench/results/"
-	@echo "make faults break the running service, fault by fault (an hour or more; ARGS='kill --rounds 3' for some)"
+	@echo "make faults break the running service, fault by fault (some hours; ARGS='kill --rounds 3' for some)"
 	@echo "make lock   compile requirements/*.txt from pyproject.toml (needs uv)"
 
 demo: $(VENV)/local
@@ -57,6 +57,7 @@ bench: $(VENV)/dev
 
 faults: $(VENV)/dev
 	$(BIN)/python -m bench.faults $(ARGS)
+	@$(if $(ARGS),,test ! -e $(VLLM_VENV)/ready || $(VLLM_BIN)/python -m bench.faults engine)
 
 lock:
 	requirements/compile.sh

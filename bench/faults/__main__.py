@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from bench.faults.kept import keep, table
-from bench.faults.listed import FAULTS
+from bench.faults.listed import FAULTS, RUNNABLE
 from bench.faults.run import run
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(chosen.names) - set(FAULTS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
     records = []
-    for name in chosen.names or FAULTS:
+    for name in chosen.names or RUNNABLE:
         print(f"{name}: {FAULTS[name].what}", flush=True)
         record = run(FAULTS[name], chosen.rounds, short=chosen.short, say=lambda line: print(line, flush=True))
         records.append(record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench.faults import api_faults, blob_faults, disk_faults, redis_faults, worker_faults
+from importlib.util import find_spec
+
+from bench.faults import api_faults, blob_faults, disk_faults, engine_faults, redis_faults, soak, worker_faults
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -20,4 +22,8 @@ FAULTS: dict[str, Fault] = {
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,
+    "engine": engine_faults.CORE_KILLED,
+    "soak": soak.SOAK,
 }
+#: What can be run here: without vLLM nothing of its can be killed.
+RUNNABLE = {name: fault for name, fault in FAULTS.items() if name != "engine" or find_spec("vllm")}

@@ -17,7 +17,8 @@ from tests.scripted_jobs import document, picture
 
 #: Answers that mean "not now": the store is away or full, too much waits, or this key's first request still runs.
 _NOT_NOW = (409, 429, 503, 507)
-_PAUSE_S = 0.25
+_PAUSE_S = 0.5
+_PATIENCE_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,11 @@ class Kind:
     files: tuple[bytes, ...]
     parts: int
     ends: str = "completed"
+    params: str = ""  #: instead of the words
 
-    @property
-    def params(self) -> str:
-        """The words that the scripted engine obeys, where it looks for them."""
-        return json.dumps({"question" if self.type == "vqa" else "prompt": self.words})
+    def sent_params(self) -> str:
+        """The words where the scripted engine, which obeys them, looks for them."""
+        return self.params or json.dumps({"question" if self.type == "vqa" else "prompt": self.words})
 
 
 KINDS = (
@@ -75,7 +76,7 @@ class Mix:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def begin(self, clients: int = 4) -> None:
+    def begin(self, clients: int = 5) -> None:
         """Send jobs until `end`."""
         self._threads = [threading.Thread(target=self._send_on, args=(n,)) for n in range(clients if self.kinds else 0)]
         for thread in self._threads:
@@ -91,8 +92,15 @@ class Mix:
         chance = random.Random(f"{self.seed} {number}")
         with client(self.service) as http:
             while not self._over.is_set():
-                self.send(http, chance.choice(self.kinds))
-                time.sleep(_PAUSE_S)
+                if job := self.send(http, chance.choice(self.kinds)):
+                    self._wait_for(http, job)
+
+    def _wait_for(self, http: httpx.Client, job: Accepted) -> None:
+        """Wait for a job's start or end, but not for ever: so that less is sent while less is done."""
+        try:
+            http.get(f"/v1/jobs/{job.id}", params={"wait": _PATIENCE_S})
+        except httpx.TransportError as error:
+            self.refusals[type(error).__name__] += 1
 
     def send(self, http: httpx.Client, kind: Kind, *, patience: float = 150.0, **fields: str) -> Accepted | None:
         """Send one job until it is taken, each time with the same key."""
@@ -105,13 +113,13 @@ class Mix:
                 job = Accepted(body["id"], number, kind, time.monotonic())
                 self.accepted.append(job)
                 return job
-            time.sleep(2 * _PAUSE_S)
+            time.sleep(_PAUSE_S)
         self.wrong.append(f"job {number} was not taken within {patience:g} s")
         return None
 
     def _try(self, http: httpx.Client, kind: Kind, number: int, fields: dict[str, str]) -> dict[str, Any] | None:
         metadata = json.dumps({"number": f"{self.seed}-{number}"})
-        data = {"type": kind.type, "params": kind.params, "metadata": metadata, "webhook_url": self.webhook_url}
+        data = {"type": kind.type, "params": kind.sent_params(), "metadata": metadata, "webhook_url": self.webhook_url}
         files = [("file", (f"{n}", content)) for n, content in enumerate(kind.files)]
         headers = {"Idempotency-Key": f"{self.seed}-{number}"}
         try:

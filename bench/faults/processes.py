@@ -73,11 +73,11 @@ class Processes:
         if process.poll() is None:
             (os.killpg if group else os.kill)(process.pid, number)
 
-    def await_restart(self, name: str, pid: int, seconds: float = 120.0) -> None:
+    def await_restart(self, name: str, pid: int, seconds: float = 300.0) -> None:
         """Wait until another process than `pid` has taken its place."""
         until(lambda: self.running[name].pid != pid, seconds=seconds, what=f"the restart of {name}")
 
-    def await_ready(self, seconds: float = 120.0) -> None:
+    def await_ready(self, seconds: float = 300.0) -> None:
         """Wait until a job would be worked on."""
         until(lambda: is_ready(self.url), seconds=seconds, what="readiness")
 
@@ -91,6 +91,7 @@ class Processes:
                     continue
                 if name not in ended_at:
                     ended_at[name] = time.monotonic()
+                    _end_group(process)
                     self.codes.setdefault(name, []).append(code)
                 elif time.monotonic() - ended_at[name] > _PAUSE_S:
                     del ended_at[name]
@@ -103,9 +104,14 @@ class Processes:
     def end(self) -> None:
         """End everything at once."""
         for process in self.running.values():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end_group(process)
             process.wait(10)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what an ended process left behind, as the supervisor does: it may hold a port or memory."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
