@@ -10,7 +10,7 @@ from api.formats import ALL_FORMATS
 from api.schemas import JobRequest
 from phi4 import __version__
 from phi4.job import PRIORITIES, Status
-from phi4.params import PARAMS
+from phi4.params import PARAMS, UNIT
 
 Schema = dict[str, Any]
 
@@ -210,7 +210,7 @@ _JOB: Schema = {
             "properties": {
                 "completed": {"type": "integer"},
                 "total": {"type": ["integer", "null"], "description": "null until it is known"},
-                "unit": {"enum": ["page", "question", "clip"]},
+                "unit": {"enum": list(UNIT.values())},
             },
         },
         "attempts": {"type": "integer"},

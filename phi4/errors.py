@@ -201,6 +201,12 @@ class AudioTooLong(InputError):
     code = "audio_too_long"
 
 
+class NothingHeard(InputError):
+    """Nobody speaks in the recording."""
+
+    code = "nothing_heard"
+
+
 class PromptTooLong(InputError):
     """The question and its media are longer than the model's context."""
 
