@@ -55,7 +55,7 @@ def read(request: Request, *, max_inputs: int) -> Submission:
         case other:
             raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
     job = _checked(fields)
-    uploads = [_from_json(n, i) for n, i in enumerate(job.input)] + [_from_file(f) for f in files]
+    uploads = [_from_json(n, i) for n, i in enumerate(job.input)] + [from_file(f) for f in files]
     return submission(job, uploads, max_inputs=max_inputs)
 
 
@@ -158,12 +158,18 @@ def _checked(fields: dict[str, Any]) -> JobRequest:
 def _checked_params(job: JobRequest) -> dict[str, Any]:
     try:
         params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
-        Draft202012Validator.check_schema(params.get("response_schema", {}))
     except ValidationError as error:
         raise invalid_fields(field_errors(error, "params")) from None
-    except SchemaError as error:
-        raise invalid("params.response_schema", f"is no JSON Schema at {error.json_path[:100]}") from None
+    check_schema(params.get("response_schema", {}), "params.response_schema")
     return params
+
+
+def check_schema(schema: Mapping[str, Any], field: str) -> None:
+    """Check that a JSON Schema is one. Raises `InvalidRequest` naming the field."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise invalid(field, f"is no JSON Schema at {error.json_path[:100]}") from None
 
 
 def _from_json(number: int, one: JobInput) -> Upload:
@@ -184,7 +190,8 @@ def decoded(data: str, field: str) -> bytes:
         raise invalid(field, "is not base64") from None
 
 
-def _from_file(file: FileStorage) -> Upload:
+def from_file(file: FileStorage) -> Upload:
+    """Take a file of a form as an input."""
     return Upload((file.filename or "")[:255], cast(BinaryIO, file.stream))
 
 

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     max_inputs: int = Field(64, ge=1)
     max_queued_parts: int = Field(100_000, ge=1)
     max_waiting_requests: int = Field(32, ge=0)
+    request_seconds: int = Field(600, ge=1, le=86_400)  #: the longest a request in another API's shape may take
     max_event_streams: int = Field(200, ge=0)  #: open at once in one API process; each holds a thread
     min_free_disk_mb: int = Field(1_024, ge=0)
     fetch_seconds: float = Field(30.0, gt=0)
