@@ -7,7 +7,8 @@ import threading
 
 from flask import Flask, Response, g, request
 
-from api import docs, events, health, jobs, metrics, problems, slow_clients
+from api import docs, events, health, jobs, metrics, mistral, openai, problems, slow_clients
+from api.openai import errors as openai_errors
 from api.services import Services
 from phi4.job import new_id
 from phi4.settings import Settings
@@ -15,6 +16,8 @@ from phi4.settings import Settings
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Form fields beside the files; JSON in `params` may be long.
 _MAX_FORM_BYTES = 4 << 20
+#: Where errors are told in the shape of another API.
+_SHAPES = dict.fromkeys(openai.PATHS, openai_errors.shape) | dict.fromkeys(mistral.PATHS, mistral.shape)
 
 
 def create_app(settings: Settings, closing: threading.Event | None = None) -> Flask:
@@ -25,11 +28,11 @@ def create_app(settings: Settings, closing: threading.Event | None = None) -> Fl
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     services = Services.build(settings, closing or threading.Event())
-    problems.install(app)
+    problems.install(app, _SHAPES)
     _name_requests(app)
     slow_clients.install(app)
     metrics.install(app, settings, services.store)
-    for room in (jobs, events, health, docs):
+    for room in (jobs, events, openai, mistral, health, docs):
         app.register_blueprint(room.blueprint(services))
     return app
 

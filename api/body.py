@@ -7,7 +7,7 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -20,8 +20,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from api.problems import field_errors, invalid, invalid_fields
 from api.schemas import JobInput, JobRequest
 from phi4.errors import EmptyInput, MalformedRequest, UnsupportedMedia
-from phi4.media_type import HEAD_BYTES, KINDS, sniff
-from phi4.params import PARAMS, JobType
+from phi4.media_type import HEAD_BYTES, kinds_for, sniff
+from phi4.params import PARAMS, JobType, chat_media
 
 _MAX_DEPTH = 32
 _JSON_FIELDS = ("params", "metadata", "input")
@@ -49,19 +49,25 @@ def read(request: Request, *, max_inputs: int) -> Submission:
     """Read a submission. Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`."""
     match request.mimetype:
         case "application/json":
-            fields, files = read_json(_whole(request)), []
+            fields, files = read_json(whole(request)), []
         case "multipart/form-data":
             fields, files = _form_fields(request), request.files.getlist("file")
         case other:
             raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
     job = _checked(fields)
+    uploads = [_from_json(n, i) for n, i in enumerate(job.input)] + [from_file(f) for f in files]
+    return submission(job, uploads, max_inputs=max_inputs)
+
+
+def submission(job: JobRequest, uploads: Sequence[Upload], *, max_inputs: int) -> Submission:
+    """Complete a request with its inputs, its params checked. Raises `InvalidRequest`."""
     params = _checked_params(job)
-    uploads = tuple([_from_json(n, i) for n, i in enumerate(job.input)] + [_from_file(f) for f in files])
-    _check_inputs(job.type, uploads, max_inputs)
-    return Submission(job, params, uploads)
+    _check_inputs(job.type, params, uploads, max_inputs)
+    return Submission(job, params, tuple(uploads))
 
 
-def _whole(request: Request) -> bytes:
+def whole(request: Request) -> bytes:
+    """Read a body. Raises `RequestEntityTooLarge`."""
     body = request.get_data(cache=False)
     # Of a body that came without a length no more than the limit is read, and what lies beyond is left out silently.
     if request.content_length is None and len(body) == request.max_content_length:
@@ -152,51 +158,74 @@ def _checked(fields: dict[str, Any]) -> JobRequest:
 def _checked_params(job: JobRequest) -> dict[str, Any]:
     try:
         params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
-        Draft202012Validator.check_schema(params.get("response_schema", {}))
     except ValidationError as error:
         raise invalid_fields(field_errors(error, "params")) from None
-    except SchemaError as error:
-        raise invalid("params.response_schema", f"is no JSON Schema at {error.json_path[:100]}") from None
+    check_schema(params.get("response_schema", {}), "params.response_schema")
     return params
+
+
+def check_schema(schema: Mapping[str, Any], field: str) -> None:
+    """Check that a JSON Schema is one. Raises `InvalidRequest` naming the field."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise invalid(field, f"is no JSON Schema at {error.json_path[:100]}") from None
 
 
 def _from_json(number: int, one: JobInput) -> Upload:
     if one.url is not None:
         return Upload(one.filename, url=one.url)
-    data, field = one.data or "", f"input.{number}.data"
+    return Upload(one.filename, io.BytesIO(decoded(one.data or "", f"input.{number}.data")))
+
+
+def decoded(data: str, field: str) -> bytes:
+    """Decode base64, or a data: URL. Raises `InvalidRequest` naming the field."""
     encoded = data.partition(",")[2] if data.startswith("data:") else data
     if data.startswith("data:") and ";base64," not in data[:256]:
         raise invalid(field, "a data: URL must be base64")
     try:
         # Encoders that write for e-mail break their lines.
-        content = base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         raise invalid(field, "is not base64") from None
-    return Upload(one.filename, io.BytesIO(content))
 
 
-def _from_file(file: FileStorage) -> Upload:
+def from_file(file: FileStorage) -> Upload:
+    """Take a file of a form as an input."""
     return Upload((file.filename or "")[:255], cast(BinaryIO, file.stream))
 
 
-def _check_inputs(job_type: JobType, uploads: tuple[Upload, ...], max_inputs: int) -> None:
+def _check_inputs(job_type: JobType, params: Mapping[str, Any], uploads: Sequence[Upload], max_inputs: int) -> None:
+    if len(uploads) > max_inputs:
+        raise invalid("input", f"at most {max_inputs} inputs are allowed in one job")
+    if job_type == "chat":
+        _check_chat_inputs(params, len(uploads))
+        return
     if not uploads:
         raise invalid("input", "give at least one file, URL or base64 string")
     if job_type == "asr" and len(uploads) > 1:
         raise invalid("input", "a job of type asr takes one recording; send one job for each")
-    if len(uploads) > max_inputs:
-        raise invalid("input", f"at most {max_inputs} inputs are allowed in one job")
 
 
-def media_type(job_type: JobType, stream: BinaryIO, filename: str) -> str:
-    """Find out what a stream holds by its first bytes. Raises `EmptyInput`, `UnsupportedMedia`."""
-    head = stream.read(HEAD_BYTES)
+def _check_chat_inputs(params: Mapping[str, Any], count: int) -> None:
+    wanted = chat_media(params)
+    if missing := [number for number, _ in wanted if number >= count]:
+        raise invalid("params.messages", f"a part is input {missing[0]}, and the job has {count} (counted from 0)")
+    if unused := set(range(count)) - {number for number, _ in wanted}:
+        raise invalid("input", f"no message holds input {min(unused)}")
+    if len(set(wanted)) > len({number for number, _ in wanted}):
+        raise invalid("params.messages", "one input cannot be both a picture and a recording")
+
+
+def media_type(job: Submission, number: int, stream: BinaryIO) -> str:
+    """Find out what input `number` of a job holds by its first bytes. Raises `EmptyInput`, `UnsupportedMedia`."""
+    head, filename = stream.read(HEAD_BYTES), job.uploads[number].filename
     stream.seek(0)
     if not head:
         raise EmptyInput(f"The file {filename!r} is empty." if filename else None)
     media = sniff(head)
     if media is None:
         raise UnsupportedMedia(f"{filename or 'The input'} is not an image, PDF or recording that can be read here.")
-    if media.kind not in KINDS[job_type]:
-        raise UnsupportedMedia(f"A job of type {job_type} cannot work on {media.mime}.")
+    if media.kind not in kinds_for(job.request.type, job.params, number):
+        raise UnsupportedMedia(f"A job of type {job.request.type} cannot work on {media.mime} here.")
     return media.mime

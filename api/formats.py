@@ -85,6 +85,7 @@ _JSON: _Format = ("application/json", _json)
 FORMATS: dict[JobType, dict[str, _Format]] = {
     "ocr": {"json": _JSON, "text": (_PLAIN, _text), "markdown": ("text/markdown; charset=utf-8", _markdown)},
     "vqa": {"json": _JSON, "text": (_PLAIN, _answer)},
+    "chat": {"json": _JSON, "text": (_PLAIN, _answer)},
     "asr": {
         "json": _JSON,
         "verbose_json": _JSON,

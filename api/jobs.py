@@ -37,7 +37,7 @@ def blueprint(services: Services) -> Blueprint:
         key, seconds = _idempotency_key(), _preferred_wait()
         with services.submit.reserving(OWNER, key):
             submission = body.read(request, max_inputs=services.settings.max_inputs)
-            accepted = services.submit.accept(submission, owner=OWNER, idempotency_key=key, traceparent=_traceparent())
+            accepted = services.submit.accept(submission, owner=OWNER, idempotency_key=key, traceparent=traceparent())
         job, waited = _wait(services, accepted.job, seconds, _has_ended)
         response = jsonify(services.views.one(job))
         response.status_code = 200 if job.status.is_terminal and seconds is not None else 202
@@ -151,7 +151,7 @@ def _idempotency_key() -> str:
     return value
 
 
-def _traceparent() -> str:
+def traceparent() -> str:
     """Take the W3C trace context; a malformed one is as good as none, as the standard has it."""
     value = request.headers.get("traceparent", "")
     return value if _TRACEPARENT.fullmatch(value) else ""

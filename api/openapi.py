@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from pydantic.json_schema import models_json_schema
 
+from api import openapi_peers
 from api.formats import ALL_FORMATS
 from api.schemas import JobRequest
 from phi4 import __version__
 from phi4.job import PRIORITIES, Status
-from phi4.params import PARAMS
+from phi4.params import PARAMS, UNIT
 
 Schema = dict[str, Any]
 
@@ -24,7 +25,7 @@ def document(served_name: str) -> Schema:
             "version": __version__,
             "description": f"OCR, visual question answering and speech recognition as jobs on {served_name}.",
         },
-        "paths": _paths(),
+        "paths": _paths() | openapi_peers.paths(served_name),
         "components": {"schemas": _schemas()},
     }
 
@@ -32,7 +33,8 @@ def document(served_name: str) -> Schema:
 def _schemas() -> Schema:
     models = [(model, "validation") for model in (JobRequest, *PARAMS.values())]
     _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
-    return {**definitions["$defs"], "Job": _JOB, "JobList": _JOB_LIST, "Problem": _PROBLEM, "Form": _FORM}
+    peers = openapi_peers.schemas()
+    return {**peers, **definitions["$defs"], "Job": _JOB, "JobList": _JOB_LIST, "Problem": _PROBLEM, "Form": _FORM}
 
 
 def _paths() -> Schema:
@@ -210,7 +212,7 @@ _JOB: Schema = {
             "properties": {
                 "completed": {"type": "integer"},
                 "total": {"type": ["integer", "null"], "description": "null until it is known"},
-                "unit": {"enum": ["page", "question", "clip"]},
+                "unit": {"enum": list(UNIT.values())},
             },
         },
         "attempts": {"type": "integer"},

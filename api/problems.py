@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask, Response, g, json, request
+from flask import Flask, Response, current_app, g, json, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -36,11 +38,21 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.IdempotencyMismatch: 422,
     errors.QueueFull: 429,
     errors.NoWorkerForType: 503,
+    errors.TooManyWaiting: 429,
+    errors.UnknownModel: 404,
+    errors.Cancelled: 499,  # as proxies call it when the client has gone; nobody reads it
     errors.InputError: 422,
     errors.ServiceError: 503,
     errors.BlobMissing: 500,
     errors.BlobTampered: 500,
     Phi4Error: 500,
+}
+#: What a job's own error is for a request that waited for the job; other errors of inputs are the caller's.
+_JOB_STATUS = {
+    errors.CannotAnswer.code: 422,
+    errors.AnswerCut.code: 422,
+    errors.Cancelled.code: 409,
+    errors.DeadlineExceeded.code: 504,
 }
 _DRAIN_S = 20.0
 _DRAIN_CHUNK = 1 << 20
@@ -50,6 +62,7 @@ _HTTP_DETAILS = {
     404: "There is no such address; /docs lists all of them.",
     413: "The request is larger than this service accepts (PHI4_MAX_BODY_MB).",
 }
+_OUR_FAULT = "Something went wrong on our side; the log has it under this request_id."
 _TITLES = {
     400: "Malformed request",
     404: "Not found",
@@ -63,6 +76,27 @@ _TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request is refused, before it is written in the shape of its API."""
+
+    status: int
+    code: str
+    message: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def cause(self) -> Failure:
+        """What ended the job, when it is the job's end that the request failed with; else the failure itself."""
+        error = self.details.get("error")
+        if not error:
+            return self
+        status = _JOB_STATUS.get(error["code"], 422 if error["category"] == "input" else 500)
+        return Failure(status, error["code"], error["message"])
+
+
+Shape = Callable[[Failure], Response]
 
 
 def status_of(error: Phi4Error) -> int:
@@ -112,18 +146,35 @@ def invalid_fields(wrong: list[dict[str, str]]) -> InvalidRequest:
     return InvalidRequest(f"{first['field']}: {first['message']}{more}", errors=wrong)
 
 
-def install(app: Flask) -> None:
-    """Answer every error of an application as a problem."""
+def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
+    """Answer every error of an application as a problem, or in the shape that its path asks for (the first match)."""
+    app.extensions["error_shapes"] = shapes
     app.register_error_handler(Phi4Error, _own)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
 
+def failure_of(error: Phi4Error) -> Failure:
+    """Describe an error of the service."""
+    return Failure(status_of(error), error.code, error.message, error.details)
+
+
+def _answer(failure: Failure) -> Response:
+    shapes: Mapping[str, Shape] = current_app.extensions["error_shapes"]
+    for path, shape in shapes.items():
+        if request.path == path or request.path.startswith(f"{path}/"):
+            response = shape(failure)
+            if response.status_code in (429, 503):
+                response.headers["Retry-After"] = str(_RETRY_AFTER_S[response.status_code])
+            return response
+    return problem(failure.status, failure.code, failure.message, **failure.details)
+
+
 def _own(error: Phi4Error) -> Response:
-    status = status_of(error)
-    if status >= 500:
+    failure = failure_of(error)
+    if failure.status >= 500:
         log(_log, "request failed", level=logging.WARNING, code=error.code, error=error.message, path=request.path)
-    return problem(status, error.code, error.message, **error.details)
+    return _answer(failure)
 
 
 def _http(error: HTTPException) -> Response:
@@ -131,7 +182,7 @@ def _http(error: HTTPException) -> Response:
     if status == 413:
         _drain()
     detail = _HTTP_DETAILS.get(status, error.description or "")
-    response = problem(status, _HTTP_CODES.get(status, "http_error"), detail)
+    response = _answer(Failure(status, _HTTP_CODES.get(status, "http_error"), detail))
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
@@ -150,4 +201,4 @@ def _unexpected(error: Exception) -> Response:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return _own(StorageFull())
     _log.exception("unexpected error", extra={"phi4_fields": {"path": request.path, "request": g.get("request_id")}})
-    return problem(500, "internal_error", "Something went wrong on our side; the log has it under this request_id.")
+    return _answer(Failure(500, "internal_error", _OUR_FAULT))

@@ -13,10 +13,13 @@ from phi4.params import JobType
 from phi4.store.keys import MAX_EXPIRES_S
 
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
-_Metadata = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
 
 
-def _http_url(value: str) -> str:
+def http_url(value: str) -> str:
+    """Give back an http or https URL with a host. Raises `ValueError` for anything else."""
     try:
         pieces = urlsplit(value)
         if pieces.scheme in ("http", "https") and pieces.hostname and pieces.port != 0 and not _BLANK.search(value):
@@ -26,7 +29,7 @@ def _http_url(value: str) -> str:
     raise ValueError("must be an http or https URL with a host")
 
 
-_Url = Annotated[str, Field(max_length=4_096), AfterValidator(_http_url)]
+_Url = Annotated[str, Field(max_length=4_096), AfterValidator(http_url)]
 
 
 def _when_ended() -> list[WebhookEvent]:
@@ -60,7 +63,7 @@ class JobRequest(BaseModel):
     webhook_url: _Url | None = None
     webhook_events: list[WebhookEvent] = Field(default_factory=_when_ended)
     priority: Priority = "normal"
-    metadata: dict[Annotated[str, Field(max_length=64)], _Metadata] = Field(default_factory=dict, max_length=16)
+    metadata: Metadata = Field(default_factory=dict)
     cancel_after: int | None = Field(None, ge=1, le=MAX_EXPIRES_S, description="Seconds until the job is cancelled")
     expires_in: int = Field(86_400, ge=60, le=MAX_EXPIRES_S, description="Seconds that input and result are kept")
     input_retention: Literal["until_expiry", "until_done"] = "until_expiry"

@@ -14,9 +14,9 @@ from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
 from phi4.errors import IdempotencyConflict, NoWorkerForType, StoreUnavailable
-from phi4.job import Input, Job, NewJob, Priority, infer_queue, new_id, trace_id
+from phi4.job import Input, Job, NewJob, infer_queue, new_id, trace_id
 from phi4.log import log
-from phi4.params import MODALITY, JobType
+from phi4.params import modality
 from phi4.queue import Tickets
 from phi4.settings import Settings
 from phi4.store import Store
@@ -68,7 +68,7 @@ class Submit:
     def _store_inputs(self, job_id: str, submission: Submission, owner: str, traceparent: str) -> NewJob:
         request = submission.request
         try:
-            inputs = tuple(self._store_input(job_id, request.type, n, u) for n, u in enumerate(submission.uploads))
+            inputs = tuple(self._store_input(job_id, submission, n, u) for n, u in enumerate(submission.uploads))
         except BaseException:
             self._blobs.delete_folder(job_id)
             raise
@@ -104,10 +104,10 @@ class Submit:
             self._blobs.delete_folder(job.id)
             raise
 
-    def _store_input(self, job_id: str, job_type: JobType, number: int, upload: Upload) -> Input:
+    def _store_input(self, job_id: str, submission: Submission, number: int, upload: Upload) -> Input:
         if upload.stream is None:
             return Input(url=upload.url, filename=upload.filename)
-        mime = media_type(job_type, upload.stream, upload.filename)
+        mime = media_type(submission, number, upload.stream)
         blob = f"{job_id}/input-{number}"
         length, sha256 = self._blobs.put_stream(blob, upload.stream)
         return Input(blob=blob, filename=upload.filename, media_type=mime, bytes=length, sha256=sha256)
@@ -116,12 +116,13 @@ class Submit:
         request = submission.request
         if request.webhook_url and not self._settings.webhook_secret:
             raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
-        if self._settings.reject_unserved and not self.is_served(request.type, request.priority):
+        if self._settings.reject_unserved and not self.is_served(submission):
             raise NoWorkerForType
 
-    def is_served(self, job_type: JobType, priority: Priority) -> bool:
-        """Tell whether a live worker takes this type and priority."""
-        queue = infer_queue(MODALITY[job_type], priority)
+    def is_served(self, submission: Submission) -> bool:
+        """Tell whether a live worker takes such a job."""
+        request = submission.request
+        queue = infer_queue(modality(request.type, submission.params), request.priority)
         return any(queue in w.queues and w.serves_engine for w in self._store.workers.alive())
 
     @contextmanager

@@ -102,6 +102,19 @@ class TooManyStreams(RequestError):
     code = "too_many_streams"
 
 
+class TooManyWaiting(RequestError):
+    """Too many requests wait for their answers; try again in a moment, or submit jobs and poll them."""
+
+    code = "too_many_waiting"
+    retryable = True
+
+
+class UnknownModel(RequestError):
+    """There is no such model here."""
+
+    code = "model_not_found"
+
+
 class FormatUnavailable(RequestError):
     """This result cannot be given in that format."""
 
@@ -206,6 +219,12 @@ class AudioTooLong(InputError):
     """The recording is longer than this service accepts; cut it into several jobs."""
 
     code = "audio_too_long"
+
+
+class NothingHeard(InputError):
+    """Nobody speaks in the recording."""
+
+    code = "nothing_heard"
 
 
 class PromptTooLong(InputError):

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from ulid import ULID
 
 from phi4.errors import Phi4Error
-from phi4.params import MODALITY, JobType
+from phi4.params import JobType, modality
 
 #: The version of the record; a worker leaves newer ones in the queue.
 RECORD_VERSION = 1
@@ -99,7 +99,7 @@ class NewJob:
     @property
     def queue(self) -> str:
         """The queue its parts wait in."""
-        return infer_queue(MODALITY[self.type], self.priority)
+        return infer_queue(modality(self.type, self.params), self.priority)
 
     def record(self) -> dict[str, str]:
         """List the fields of the record that never change."""

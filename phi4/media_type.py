@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from phi4.params import JobType
+from phi4.params import JobType, chat_media
 
 Kind = Literal["image", "pdf", "audio"]
 
@@ -27,6 +28,7 @@ KINDS: dict[JobType, frozenset[Kind]] = {
     "ocr": frozenset({"image", "pdf"}),
     "vqa": frozenset({"image", "pdf"}),
     "asr": frozenset({"audio"}),
+    "chat": frozenset({"image", "pdf", "audio"}),
 }
 
 _AAC = MediaType("audio", "audio/aac")
@@ -63,6 +65,14 @@ def sniff(head: bytes) -> MediaType | None:
         if pattern.match(head):
             return media
     return _mpeg_stream(head)
+
+
+def kinds_for(job_type: JobType, params: Mapping[str, Any], number: int) -> frozenset[Kind]:
+    """Say which kinds of file input `number` of a job may be: in a chat, what the messages take it for."""
+    if job_type != "chat":
+        return KINDS[job_type]
+    taken_for = {kind for n, kind in chat_media(params) if n == number}
+    return KINDS["asr"] if taken_for == {"audio"} else KINDS["vqa"] if taken_for == {"image"} else frozenset()
 
 
 def id3_bytes(head: bytes) -> int:

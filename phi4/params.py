@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from phi4.errors import PageOutOfRange
 
-JobType = Literal["ocr", "vqa", "asr"]
+JobType = Literal["ocr", "vqa", "asr", "chat"]
+Modality = Literal["vision", "speech", "text"]
 Detail = Literal["auto", "low", "high"]
 
 _PAGES = re.compile(r"^\s*\d{1,6}(\s*-\s*\d{1,6})?(\s*,\s*\d{1,6}(\s*-\s*\d{1,6})?)*\s*$")
@@ -72,11 +74,86 @@ class AsrParams(_Params):
     max_tokens: int | None = Field(None, ge=1, le=131_072, description="Most tokens for one clip")
 
 
-PARAMS: dict[JobType, type[OcrParams | VqaParams | AsrParams]] = {"ocr": OcrParams, "vqa": VqaParams, "asr": AsrParams}
-#: Which adapter of the model, and so which queue, a type needs.
-MODALITY: dict[JobType, Literal["vision", "speech"]] = {"ocr": "vision", "vqa": "vision", "asr": "speech"}
+class ChatPart(_Params):
+    """A piece of a message: words, or one of the job's inputs."""
+
+    type: Literal["text", "image", "audio"]
+    text: str | None = Field(None, description="For type `text`")
+    input: int | None = Field(None, ge=0, description="For the others: which of the job's inputs, 0-based")
+
+    @model_validator(mode="after")
+    def _holds_what_it_says(self) -> ChatPart:
+        wanted = "text" if self.type == "text" else "input"
+        other = "input" if self.type == "text" else "text"
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"a part of type {self.type} has `{wanted}`, and no `{other}`")
+        return self
+
+
+class ChatMessage(_Params):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: list[ChatPart] = Field(min_length=1, max_length=1_000, description="A string is one part of type `text`")
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _media_are_the_users(self) -> ChatMessage:
+        if self.role != "user" and any(part.type != "text" for part in self.content):
+            raise ValueError("only a user's message holds pictures or sound")
+        return self
+
+
+class ChatParams(_Params):
+    """Params of a job of type `chat`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1_000)
+    response_schema: dict[str, Any] | None = Field(None, description="A JSON Schema that the answer must fit")
+    detail: Detail = Field("auto", description="How finely pictures are looked at")
+    max_tokens: int | None = Field(None, ge=1, le=131_072)
+    temperature: float = Field(0.0, ge=0.0, le=2.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: list[Annotated[str, Field(min_length=1, max_length=1_000)]] = Field(default_factory=list, max_length=4)
+
+    @field_validator("messages")
+    @classmethod
+    def _not_a_library(cls, value: list[ChatMessage]) -> list[ChatMessage]:
+        if sum(len(part.text or "") for message in value for part in message.content) > MOST_CHAT_CHARACTERS:
+            raise ValueError(f"hold more than {MOST_CHAT_CHARACTERS} characters together")
+        return value
+
+
+#: Far more than the model's context holds; the text of a conversation is kept in the job's record.
+MOST_CHAT_CHARACTERS = 1_000_000
+
+PARAMS: dict[JobType, type[OcrParams | VqaParams | AsrParams | ChatParams]] = {
+    "ocr": OcrParams,
+    "vqa": VqaParams,
+    "asr": AsrParams,
+    "chat": ChatParams,
+}
+_MODALITY: dict[JobType, Modality] = {"ocr": "vision", "vqa": "vision", "asr": "speech"}
 #: What one part of a type is called.
-UNIT: dict[JobType, str] = {"ocr": "page", "vqa": "question", "asr": "clip"}
+UNIT: dict[JobType, str] = {"ocr": "page", "vqa": "question", "asr": "clip", "chat": "turn"}
+
+
+def modality(job_type: JobType, params: Mapping[str, Any]) -> Modality:
+    """Tell which adapter of the model, and so which queue, a job needs; `params` as they were checked."""
+    if job_type != "chat":
+        return _MODALITY[job_type]
+    kinds = {kind for _, kind in chat_media(params)}
+    return "vision" if "image" in kinds else "speech" if kinds else "text"
+
+
+def chat_media(params: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """List the pictures and recordings of a conversation in order: which input, and `image` or `audio`."""
+    parts = (part for message in params["messages"] for part in message["content"])
+    return [(part["input"], part["type"]) for part in parts if part["type"] != "text"]
 
 
 def choose_pages(pages: str | None, total: int) -> list[int]:

@@ -16,7 +16,7 @@ def build(job: Job, parts: Sequence[Part], blobs: Blobs) -> dict[str, Any]:
     match job.type:
         case "ocr":
             return ocr_result(pairs, str(job.params.get("format", "markdown")))
-        case "vqa":
+        case "vqa" | "chat":
             return vqa_result(pairs)
         case "asr":
             return asr_result(pairs, job)

@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     max_waiting_requests: int = Field(32, ge=0)
     max_uploads: int = Field(64, ge=1)  #: request bodies being received at once
     client_seconds: float = Field(30.0, ge=0.5)  #: how long a client may stall while it sends or takes
+    request_seconds: int = Field(600, ge=1, le=86_400)  #: the longest a request in another API's shape may take
     max_event_streams: int = Field(200, ge=0)  #: open at once in one API process; each holds a thread
     min_free_disk_mb: int = Field(1_024, ge=0)
     fetch_seconds: float = Field(30.0, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -10,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from PIL.Image import Image
+
 from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
-from worker.engines.base import Answer, AskImages, Call, Modality, ReadPage, Span, Task, TranscribeClip
+from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Span, Task, TranscribeClip
 
 
 class Scripted:
@@ -55,6 +59,8 @@ class Scripted:
                 seconds = len(task.samples) / 16_000
                 half = round(seconds / 2, 3)
                 return Answer("one two", spans=(Span(0.0, half, "one"), Span(half, seconds, "two")), language="en")
+            case Chat():
+                return _chat(task)
 
     def _obey(self, words: str, call: Call) -> None:
         if found := re.search(r"speak ([\d.]+) (\S+)", words):
@@ -103,7 +109,32 @@ class FixedLength(Instant):
 
 
 def _words(task: Task) -> str:
-    return (task.question if isinstance(task, AskImages) else task.prompt) or ""
+    match task:
+        case AskImages():
+            return task.question
+        case Chat():
+            return " ".join(part for part in task.turns[-1].content if isinstance(part, str))
+    return task.prompt or ""
+
+
+def _chat(task: Chat) -> Answer:
+    """What was spoken, the JSON that was asked for, or the turns as they came with how each was to be answered."""
+    if found := re.search(r"speak ([\d.]+) (\S+)", _words(task)):
+        return Answer(found.group(2).replace("|", ""), prompt_tokens=7, completion_tokens=2)
+    if task.response_schema is not None:
+        data = {"schema": task.response_schema}
+        return Answer(json.dumps(data), data=data, prompt_tokens=7, completion_tokens=5)
+    if "how" in _words(task):
+        sampling = [task.max_tokens, task.temperature, task.top_p, task.seed, list(task.stop), task.detail]
+        return Answer(json.dumps(sampling), finish_reason="length", prompt_tokens=7, completion_tokens=4)
+    turns = " ".join(f"[{turn.role}: {' '.join(map(_piece, turn.content))}]" for turn in task.turns)
+    return Answer(turns, prompt_tokens=7, completion_tokens=3)
+
+
+def _piece(part: object) -> str:
+    if isinstance(part, Image):
+        return f"picture {part.width}x{part.height}"
+    return f"sound {len(part) / 16_000:.2f} s" if isinstance(part, np.ndarray) else str(part)
 
 
 def _sleep(seconds: float, call: Call) -> None:

@@ -20,7 +20,7 @@ def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch
     engine, reason = create_engine(load(engine="auto", cpu_threads=3))
 
     assert (engine.name, engine.model, engine.slots) == ("cpu", "rapidocr+moonshine-tiny-en", 2)
-    assert engine.modalities == {"vision", "speech"}
+    assert engine.modalities == {"vision", "speech", "text"}
     assert reason == "cpu: no CUDA device found"
 
 

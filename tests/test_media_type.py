@@ -111,10 +111,15 @@ def test_the_size_of_an_id3_tag_is_measured_in_seven_bit_bytes() -> None:
 
 
 def test_each_type_of_job_names_the_kinds_it_takes() -> None:
-    """Vision jobs take images and PDFs, speech jobs take recordings."""
+    """Vision jobs take images and PDFs, speech jobs take recordings, and a chat takes all of them."""
     kinds = {job_type: set(taken) for job_type, taken in KINDS.items()}
 
-    assert kinds == {"ocr": {"image", "pdf"}, "vqa": {"image", "pdf"}, "asr": {"audio"}}
+    assert kinds == {
+        "ocr": {"image", "pdf"},
+        "vqa": {"image", "pdf"},
+        "asr": {"audio"},
+        "chat": {"image", "pdf", "audio"},
+    }
 
 
 def test_sniffing_needs_no_media_library() -> None:

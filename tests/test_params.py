@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from phi4.errors import PageOutOfRange
-from phi4.params import MODALITY, PARAMS, UNIT, AsrParams, JobType, OcrParams, VqaParams, choose_pages
+from phi4.params import PARAMS, UNIT, AsrParams, JobType, OcrParams, VqaParams, choose_pages
 
 
-def test_every_type_has_params_a_modality_and_a_word_for_its_parts() -> None:
+def test_every_type_has_params_and_a_word_for_its_parts() -> None:
     """A new type cannot forget one of them."""
     types = set(get_args(JobType))
-    assert set(PARAMS) == set(MODALITY) == set(UNIT) == types
+    assert set(PARAMS) == set(UNIT) == types
 
 
 def test_defaults_are_the_promised_ones() -> None:

@@ -6,20 +6,23 @@ import io
 import json
 import logging
 import wave
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
 
 from phi4.blobs import Blobs
 from phi4.errors import Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
 from phi4.job import PRIORITIES, Job, Unit, error_json
-from phi4.params import AsrParams, OcrParams, VqaParams
+from phi4.params import AsrParams, ChatParams, ChatPart, OcrParams, VqaParams
 from phi4.store import Piece
 from phi4.store.work import Outcome
 from worker.deltas import Deltas
-from worker.engines.base import Answer, AskImages, Call, Engine, ReadPage, Task, TranscribeClip
+from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.in_flight import Held
 from worker.media import images
 
@@ -114,6 +117,26 @@ class Infer:
             case "asr":
                 asr = AsrParams.model_validate(job.params)
                 return TranscribeClip(samples=_samples(self._stored(spec)), **asr.model_dump(exclude={"timestamps"}))
+            case "chat":
+                chat = ChatParams.model_validate(job.params)
+                return Chat(
+                    turns=self._turns(chat, spec["media"]),
+                    stop=tuple(chat.stop),
+                    **chat.model_dump(exclude={"messages", "stop"}),
+                )
+
+    def _turns(self, chat: ChatParams, media: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Turn, ...]:
+        """Put each input where the messages have it: a document as all its pages, a recording as all its clips."""
+
+        def pieces(part: ChatPart) -> Iterator[str | Image | NDArray[np.float32]]:
+            if part.input is None:
+                yield part.text or ""
+                return
+            for piece in media[part.input]:
+                data = self._stored(piece)
+                yield images.decode(data) if part.type == "image" else _samples(data)
+
+        return tuple(Turn(m.role, tuple(chain.from_iterable(map(pieces, m.content)))) for m in chat.messages)
 
 
 def _samples(clip: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -125,6 +148,15 @@ def _samples(clip: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 def _usage(part: Unit, answer: Answer) -> dict[str, float]:
     usage: dict[str, float] = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-    if part.job.type == "asr":
-        return usage | {"seconds": round(part.spec["end"] - part.spec["start"], 3)}
+    match part.job.type:
+        case "asr":
+            return usage | {"seconds": _seconds([part.spec])}
+        case "chat":
+            media = list(chain.from_iterable(part.spec["media"]))
+            clips = [piece for piece in media if "end" in piece]
+            return usage | {"pages": len(media) - len(clips)} | ({"seconds": _seconds(clips)} if clips else {})
     return usage | {"pages": len(part.spec.get("images", [0]))}
+
+
+def _seconds(clips: Sequence[Mapping[str, Any]]) -> float:
+    return round(sum(float(clip["end"]) - float(clip["start"]) for clip in clips), 3)

@@ -8,6 +8,7 @@ import tempfile
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from phi4.errors import (
     EmptyInput,
     InputError,
     LeaseLost,
+    NothingHeard,
     Phi4Error,
     ServiceError,
     TooManyPages,
     UnsupportedMedia,
 )
 from phi4.job import Input, Job, Unit, error_json
-from phi4.media_type import HEAD_BYTES, KINDS, sniff
+from phi4.media_type import HEAD_BYTES, kinds_for, sniff
 from phi4.params import choose_pages
 from phi4.queue import Tickets
 from phi4.settings import Settings
@@ -87,6 +89,8 @@ class Prepare:
                     return self._plan_question(held, inputs)
                 case "asr":
                     return self._plan_clips(held, inputs)
+                case "chat":
+                    return self._plan_chat(held, inputs)
         except Phi4Error:
             raise
         except Exception as error:
@@ -117,9 +121,10 @@ class Prepare:
             media = sniff(head)
             if not head:
                 raise EmptyInput("The file behind the URL is empty.")
-            if media is None or media.kind not in KINDS[job.type]:
+            kinds = kinds_for(job.type, job.params, number)
+            if media is None or media.kind not in kinds:
                 raise UnsupportedMedia(
-                    f"The file behind the URL is not something a job of type {job.type} can work on."
+                    f"The file behind the URL is not of the kind needed here: {', '.join(sorted(kinds))}."
                 )
             file.seek(0)
             length, sha256 = self._blobs.put_stream(key, file)
@@ -130,23 +135,26 @@ class Prepare:
     def _plan_pages(self, held: Held, inputs: list[Input]) -> Unit | None:
         counted = [self._count_pages(one) for one in inputs]
         chosen = [self._choose(held.unit.job, one) for one in counted]
-        specs = (
-            self._page_spec(held.unit, n, page)
-            for n, page in enumerate(self._pages(counted, chosen, _dpi(held.unit.job)))
-        )
+        dpi = repeat(_dpi(held.unit.job))
+        pages = chain.from_iterable(map(self._pages, range(len(counted)), counted, chosen, dpi))
+        specs = (self._page_spec(held.unit, str(n), page) for n, page in enumerate(pages))
         return self._plan(held, specs, expected=sum(map(len, chosen)), inputs=counted)
 
     def _plan_question(self, held: Held, inputs: list[Input]) -> Unit | None:
         counted = [self._count_pages(one) for one in inputs]
-        chosen = [self._choose(held.unit.job, one) for one in counted]
-        looked_at: list[Spec] = []
-        for n, page in enumerate(self._pages(counted, chosen, _dpi(held.unit.job))):
-            spec = self._page_spec(held.unit, n, page)
+        looked_at = chain.from_iterable(self._look_at(held, n, one) for n, one in enumerate(counted))
+        return self._plan(held, [{"images": list(looked_at)}], expected=1, inputs=counted)
+
+    def _look_at(self, held: Held, number: int, one: Input) -> Iterator[Spec]:
+        """Make the pages of one input that are looked at together: one that cannot be made spoils them all."""
+        job = held.unit.job
+        pages = self._pages(number, one, self._choose(job, one), _dpi(job))
+        for n, page in enumerate(pages):
+            spec = self._page_spec(held.unit, f"{number}-{n}", page)
             if isinstance(page.image, InputError):
                 raise page.image
-            looked_at.append(spec)
+            yield spec
             _check(held)
-        return self._plan(held, [{"images": looked_at}], expected=1, inputs=counted)
 
     def _count_pages(self, one: Input) -> Input:
         with self._blobs.as_file(one.blob, sha256=one.sha256) as path:
@@ -159,14 +167,11 @@ class Prepare:
             raise TooManyPages(f"{len(numbers)} pages are more than {self._settings.max_pages}.")
         return numbers
 
-    def _pages(self, inputs: list[Input], chosen: list[list[int]], dpi: int) -> Iterator[_Page]:
-        for number, (one, pages) in enumerate(zip(inputs, chosen, strict=True)):
-            with self._blobs.as_file(one.blob) as path:
-                yield from (
-                    self._pdf_pages(path, number, pages, dpi)
-                    if _is_pdf(one)
-                    else self._frames(path, number, one, pages)
-                )
+    def _pages(self, number: int, one: Input, pages: list[int], dpi: int) -> Iterator[_Page]:
+        with self._blobs.as_file(one.blob) as path:
+            yield from (
+                self._pdf_pages(path, number, pages, dpi) if _is_pdf(one) else self._frames(path, number, one, pages)
+            )
 
     def _pdf_pages(self, path: Path, number: int, pages: list[int], dpi: int) -> Iterator[_Page]:
         for page, image in pdf.pages(path, pages, dpi=dpi, max_pixels=self._settings.max_pixels):
@@ -179,13 +184,13 @@ class Prepare:
             if page in wanted:
                 yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
 
-    def _page_spec(self, unit: Unit, number: int, page: _Page) -> Spec:
+    def _page_spec(self, unit: Unit, name: str, page: _Page) -> Spec:
         spec: Spec = {"input": page.input, "page": page.number}
         if isinstance(page.image, InputError):
             return spec | {"error": error_json(page.image, "prepare")}
         blob, sha256 = page.blob, page.sha256
         if page.image is not None:
-            blob = f"{unit.job.scratch}/{number}.image"
+            blob = f"{unit.job.scratch}/{name}.image"
             sha256 = self._blobs.put(blob, images.encode(page.image))
         width, height = page.size
         return spec | {"blob": blob, "sha256": sha256, "width": width, "height": height, "dpi": page.dpi}
@@ -198,14 +203,45 @@ class Prepare:
             self._blobs.as_file(one.blob, sha256=one.sha256) as path,
             audio.open_recording(path, max_seconds=self._settings.max_audio_seconds) as recording,
         ):
-            specs = (self._clip_spec(held.unit, n, clip) for n, clip in enumerate(recording.clips()))
+            specs = (self._clip_spec(held.unit, 0, n, clip) for n, clip in enumerate(recording.clips()))
             timed = _Timed(one, recording)
             return self._plan(held, specs, expected=0, inputs=timed)
 
-    def _clip_spec(self, unit: Unit, number: int, clip: audio.Clip) -> Spec:
-        blob = f"{unit.job.scratch}/{number}.wav"
+    def _clip_spec(self, unit: Unit, input: int, number: int, clip: audio.Clip) -> Spec:
+        blob = f"{unit.job.scratch}/{input}-{number}.wav"
         sha256 = self._blobs.put(blob, _wav(clip.samples))
-        return {"input": 0, "blob": blob, "sha256": sha256, "start": round(clip.start, 3), "end": round(clip.end, 3)}
+        times = {"start": round(clip.start, 3), "end": round(clip.end, 3)}
+        return {"input": input, "blob": blob, "sha256": sha256, **times}
+
+    # -- conversations
+
+    def _plan_chat(self, held: Held, inputs: list[Input]) -> Unit | None:
+        """Make the one part of a conversation: for each input, all of its pages or clips."""
+        media: list[list[Spec]] = []
+        known: list[Input] = []
+        for number, one in enumerate(inputs):
+            if one.media_type.startswith("image/") or _is_pdf(one):
+                one = self._count_pages(one)
+                media.append(list(self._look_at(held, number, one)))
+            else:
+                specs, seconds = self._listen_to(held, number, one)
+                one = replace(one, seconds=seconds)
+                media.append(specs)
+            known.append(one)
+        return self._plan(held, [{"media": media}], expected=1, inputs=known)
+
+    def _listen_to(self, held: Held, number: int, one: Input) -> tuple[list[Spec], float]:
+        specs: list[Spec] = []
+        with (
+            self._blobs.as_file(one.blob, sha256=one.sha256) as path,
+            audio.open_recording(path, max_seconds=self._settings.max_audio_seconds) as recording,
+        ):
+            for clip in recording.whole():
+                _check(held)
+                specs.append(self._clip_spec(held.unit, number, len(specs), clip))
+        if not specs:
+            raise NothingHeard
+        return specs, round(recording.duration, 3)
 
     # -- handing over
 

@@ -7,7 +7,7 @@ jobs that somebody reads: every read leaves a mark of some seconds, which worker
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -53,7 +53,7 @@ class Events:
         status, *found = self._scripts.run("read_events", job_id, after, most)
         return Status(status) if status else None, [Event.parse(*fields) for fields in found]
 
-    def follow(self, job_id: str, after: int = 0, *, tick: float = 1.0) -> Iterator[Event | None]:
+    def follow(self, job_id: str, after: int = 0, *, tick: float = 1.0) -> Generator[Event | None, None, None]:
         """Give the events that follow number `after` as they happen, up to the end of the job's run.
 
         Gives None when `tick` seconds have passed without one, also while Redis is away. When the job is deleted or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
 from worker.engines.asr import ClipWriter, probe_clip
-from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Task, TranscribeClip
+from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Task, TranscribeClip, Turn
 from worker.engines.filled_schema import fill
 from worker.engines.layout import Page
 from worker.engines.markdown import to_markdown
@@ -22,6 +23,8 @@ __all__ = ["OCR_OPTIONS", "CpuEngine", "new_ocr"]
 #: Pages in work at once: while one is searched for lines, the threads read the lines of another.
 MAX_SLOTS = 2
 _PROBE_WORD = "READY"
+#: What a picture without words asks for.
+_READ_ALL = "What does it say?"
 
 
 class _Loaded(NamedTuple):
@@ -34,7 +37,7 @@ class CpuEngine:
 
     name = "cpu"
     model = "rapidocr+moonshine-tiny-en"
-    modalities: frozenset[Modality] = frozenset({"vision", "speech"})
+    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})  #: text, to refuse it
 
     def __init__(self, *, threads: int) -> None:
         self._threads = threads
@@ -63,7 +66,7 @@ class CpuEngine:
             case TranscribeClip():
                 answer = _transcribe(task, loaded)
             case Chat():
-                raise CannotAnswer("The cpu engine holds no conversations; ask a question about images (`vqa`).")
+                answer = _chat(task, loaded, call)
         _stop_if_cancelled(call)
         call.on_delta(answer.text)
         return answer
@@ -112,6 +115,37 @@ def _transcribe(task: TranscribeClip, loaded: _Loaded) -> Answer:
         raise CannotAnswer(f'The cpu engine understands English speech only, and `language` is "{task.language}".')
     spans = loaded.clips.write_down(np.ascontiguousarray(task.samples, np.float32))
     return Answer(" ".join(span.text for span in spans), spans=spans, language="en")
+
+
+def _chat(task: Chat, loaded: _Loaded, call: Call) -> Answer:
+    """Answer a question about pictures, or write down a conversation that is one recording; nothing else."""
+    heard = [part for turn in task.turns for part in turn.content if isinstance(part, np.ndarray)]
+    if heard and len(heard) == sum(len(turn.content) for turn in task.turns):
+        return _joined([_transcribe(TranscribeClip(clip), loaded) for clip in heard])
+    if heard:
+        raise CannotAnswer("The cpu engine can write a recording down; it cannot answer questions about it.")
+    images = _images(task.turns)
+    if not images:
+        raise CannotAnswer("The cpu engine holds no conversations: it answers questions about pictures with text.")
+    asked = next(turn for turn in reversed(task.turns) if turn.role == "user")
+    words = " ".join(part for part in asked.content if isinstance(part, str)).strip()
+    answer = _ask_images(AskImages(images, words or _READ_ALL, response_schema=task.response_schema), loaded, call)
+    return replace(answer, text=_until(answer.text, task.stop))
+
+
+def _images(turns: tuple[Turn, ...]) -> tuple[Image.Image, ...]:
+    """The pictures that the last question is about: its own, else those shown last."""
+    shown = (tuple(p for p in turn.content if isinstance(p, Image.Image)) for turn in reversed(turns))
+    return next(filter(None, shown), ())
+
+
+def _joined(answers: list[Answer]) -> Answer:
+    return Answer(" ".join(answer.text for answer in answers if answer.text), language="en")
+
+
+def _until(text: str, stop: tuple[str, ...]) -> str:
+    """Cut a text before the first of some strings."""
+    return min((text.partition(mark)[0] for mark in stop), key=len, default=text)
 
 
 def _probe_page() -> Image.Image:

@@ -1,0 +1,200 @@
+"""The part of the OpenAPI document about the routes in the shapes of OpenAI's and Mistral's APIs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, cast
+
+from pydantic.json_schema import models_json_schema
+
+from api import mistral
+from api.mistral import OcrRequest
+from api.openai import audio, chat_request
+from api.openai.audio import AudioRequest
+from api.openai.chat_request import ChatRequest
+
+Schema = dict[str, Any]
+_ERROR = "OpenAIError"
+_OCR_ERROR = "MistralError"
+_STATUSES = ("400", "404", "409", "413", "429", "500", "503", "504")
+
+
+def schemas() -> Schema:
+    """Describe what these routes take and answer."""
+    models = [(model, "validation") for model in (ChatRequest, AudioRequest, OcrRequest)]
+    _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
+    made: Schema = definitions["$defs"]
+    _add(made["ChatRequest"], chat_request.IGNORED, chat_request.UNSUPPORTED)
+    _add(made["AudioRequest"], (), audio.UNSUPPORTED)
+    _add(made["OcrRequest"], mistral.IGNORED, mistral.UNSUPPORTED)
+    made["AudioRequest"]["properties"]["file"] = {"type": "string", "format": "binary"}
+    made["AudioRequest"]["required"].append("file")
+    return made | {_ERROR: _OPENAI_ERROR, _OCR_ERROR: _MISTRAL_ERROR, "Completion": _COMPLETION, "OcrResponse": _OCR}
+
+
+def paths(served_name: str) -> Schema:
+    """Describe these routes."""
+    model_id = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    model_id["description"] = f"`{served_name}`"
+    whisper = f"`model` is `{served_name}`, or `{audio.WHISPER}`, which clients have built in"
+    return {
+        "/v1/models": {"get": _route("List the model (OpenAI)", {"200": _object("The list")}, ("503",))},
+        "/v1/models/{model_id}": {
+            "get": _route("Show the model (OpenAI)", {"200": _object("The model")}, ("404",), parameters=[model_id])
+        },
+        "/v1/chat/completions": {
+            "post": _route(
+                "Answer a conversation (OpenAI)",
+                {"200": _completion()},
+                _STATUSES,
+                body={"application/json": _ref("ChatRequest")},
+            )
+        },
+        "/v1/audio/transcriptions": {"post": _audio("Write down a recording (OpenAI)", whisper)},
+        "/v1/audio/translations": {"post": _audio("Translate a recording into English (OpenAI)", whisper)},
+        "/v1/ocr": {
+            "post": _route(
+                "Read a document (Mistral)",
+                {"200": _json("Its pages", _ref("OcrResponse"))},
+                (*_STATUSES, "422"),
+                body={"application/json": _ref("OcrRequest")},
+                error=_OCR_ERROR,
+                description=f"`model` is `{served_name}`, `{mistral.MISTRAL_OCR}`, or null.",
+            )
+        },
+    }
+
+
+def _add(model: Schema, ignored: Collection[str], unsupported: Mapping[str, Collection[Any]]) -> None:
+    """Tell the fields that are taken off a request before it is checked."""
+    for name in sorted(ignored):
+        model["properties"][name] = {"description": "Accepted; changes nothing"}
+    for name, nothing in unsupported.items():
+        model["properties"][name] = {
+            "enum": [None, *nothing],
+            "description": "Not supported: only what asks for nothing",
+        }
+
+
+def _route(
+    summary: str,
+    responses: Schema,
+    refusals: Iterable[str],
+    *,
+    parameters: list[Schema] | None = None,
+    body: Schema | None = None,
+    error: str = _ERROR,
+    description: str = "",
+) -> Schema:
+    refused = {status: _json("Refused", _ref(error)) for status in refusals}
+    route: Schema = {"summary": summary, "parameters": parameters or [], "responses": {**responses, **refused}}
+    if description:
+        route["description"] = description
+    if body:
+        route["requestBody"] = {"required": True, "content": {kind: {"schema": s} for kind, s in body.items()}}
+    return route
+
+
+def _audio(summary: str, description: str) -> Schema:
+    text = {"schema": {"type": "string"}}
+    kinds = dict.fromkeys(("text/plain", "application/x-subrip", "text/vtt"), text)
+    answer = {
+        "description": "In `response_format`",
+        "content": {"application/json": {"schema": {"type": "object"}}} | kinds,
+    }
+    form = {"multipart/form-data": _ref("AudioRequest")}
+    return _route(summary, {"200": answer}, _STATUSES, body=form, description=f"{description}.")
+
+
+def _completion() -> Schema:
+    content = {
+        "application/json": {"schema": _ref("Completion")},
+        "text/event-stream": {"schema": {"type": "string"}},
+    }
+    return {"description": "The completion, or with `stream` its chunks and `[DONE]`", "content": content}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(description: str, schema: Schema) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(description: str) -> Schema:
+    return _json(description, {"type": "object"})
+
+
+_COUNT: Schema = {"type": "integer"}
+_TEXT: Schema = {"type": "string"}
+_OPENAI_ERROR: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": _TEXT,
+                "type": _TEXT,
+                "param": {"type": ["string", "null"], "description": "The field that is wrong"},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_MISTRAL_ERROR: Schema = {
+    "type": "object",
+    "description": "`detail` with 422, else the other members",
+    "properties": {
+        "detail": {"type": "array", "items": {"type": "object", "required": ["loc", "msg", "type"]}},
+        "object": {"const": "error"},
+        "message": _TEXT,
+        "type": _TEXT,
+        "param": {"type": ["string", "null"]},
+        "code": _TEXT,
+    },
+}
+_COMPLETION: Schema = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices", "usage"],
+    "properties": {
+        "id": {"type": "string", "description": "`chatcmpl-` and what follows `job_` in the id of its job"},
+        "object": {"const": "chat.completion"},
+        "created": _COUNT,
+        "model": _TEXT,
+        "choices": {"type": "array", "items": {"type": "object"}},
+        "usage": {
+            "type": "object",
+            "properties": {"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT},
+        },
+    },
+}
+_OCR: Schema = {
+    "type": "object",
+    "required": ["pages", "model", "usage_info"],
+    "properties": {
+        "pages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "markdown", "images", "dimensions"],
+                "properties": {
+                    "index": {"type": "integer", "description": "The page in the document, from 0"},
+                    "markdown": _TEXT,
+                    "images": {"type": "array", "maxItems": 0},
+                    "dimensions": {"type": ["object", "null"]},
+                    "blocks": {"type": "null"},
+                    "error": {"type": "object", "description": "Why this page could not be read"},
+                },
+            },
+        },
+        "model": _TEXT,
+        "document_annotation": {"type": "null"},
+        "usage_info": {
+            "type": "object",
+            "properties": {"pages_processed": _COUNT, "doc_size_bytes": _COUNT},
+        },
+    },
+}
