@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.auth import Caller
 from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
@@ -18,7 +19,7 @@ from phi4.log import log
 from phi4.params import MODALITY, JobType
 from phi4.queue import Tickets
 from phi4.settings import Settings
-from phi4.store import Store
+from phi4.store import LOCAL, Store
 
 _log = logging.getLogger(__name__)
 
@@ -40,28 +41,28 @@ class Submit:
         self._blobs = blobs
         self._tickets = tickets
 
-    def accept(self, submission: Submission, *, owner: str, idempotency_key: str, traceparent: str) -> Accepted:
+    def accept(self, submission: Submission, *, caller: Caller, idempotency_key: str, traceparent: str) -> Accepted:
         """Make a job of a submission.
 
         Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, `IdempotencyMismatch`.
         """
-        self._check(submission)
+        self._check(submission, caller.owner)
         job_id = new_id("job")
         try:
-            return self._make(job_id, submission, owner, idempotency_key, traceparent)
+            return self._make(job_id, submission, caller, idempotency_key, traceparent)
         except BaseException:
             self._blobs.delete_folder(job_id)
             raise
 
     def _make(
-        self, job_id: str, submission: Submission, owner: str, idempotency_key: str, traceparent: str
+        self, job_id: str, submission: Submission, caller: Caller, idempotency_key: str, traceparent: str
     ) -> Accepted:
         self._blobs.check_room()
         request = submission.request
         inputs = tuple(self._store_input(job_id, request.type, n, u) for n, u in enumerate(submission.uploads))
         job = NewJob(
             id=job_id,
-            owner=owner,
+            owner=caller.owner,
             type=request.type,
             params=submission.params,
             inputs=inputs,
@@ -73,6 +74,7 @@ class Submit:
             cancel_after=request.cancel_after or 0,
             expires_in=request.expires_in,
             window=self._settings.job_window,
+            share=caller.share(request.type),
             traceparent=traceparent,
         )
         made = self._store.jobs.submit(
@@ -85,8 +87,8 @@ class Submit:
             self._blobs.delete_folder(job_id)
         else:
             self._tickets.wake("prepare")
-            log(_log, "job queued", job=job.id, type=job.type, owner=owner, trace=trace_id(traceparent))
-        return Accepted(self._store.jobs.get(made.job_id, owner), made.replayed)
+            log(_log, "job queued", job=job.id, type=job.type, owner=job.owner, trace=trace_id(traceparent))
+        return Accepted(self._store.jobs.get(made.job_id, job.owner), made.replayed)
 
     def _store_input(self, job_id: str, job_type: JobType, number: int, upload: Upload) -> Input:
         if upload.stream is None:
@@ -96,12 +98,18 @@ class Submit:
         length, sha256 = self._blobs.put_stream(blob, upload.stream)
         return Input(blob=blob, filename=upload.filename, media_type=mime, bytes=length, sha256=sha256)
 
-    def _check(self, submission: Submission) -> None:
+    def _check(self, submission: Submission, owner: str) -> None:
         request = submission.request
-        if request.webhook_url and not self._settings.webhook_secret:
-            raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
+        if request.webhook_url:
+            self._check_secret(owner)
         if self._settings.reject_unserved and not self.is_served(request.type, request.priority):
             raise NoWorkerForType
+
+    def _check_secret(self, owner: str) -> None:
+        if owner == LOCAL and not self._settings.webhook_secret:
+            raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
+        if owner != LOCAL and not self._store.access.webhook_secrets(owner):
+            raise invalid("webhook_url", f"{owner} has no secret to sign with; `phi4 keys webhook-secret` makes one")
 
     def is_served(self, job_type: JobType, priority: Priority) -> bool:
         """Tell whether a live worker takes this type and priority."""
@@ -126,5 +134,7 @@ def _fingerprint(job: NewJob) -> str:
     """Tell two submissions apart by all that the caller chose."""
     chosen = job.record() | {"cancel_after": str(job.cancel_after), "expires_in": str(job.expires_in)}
     chosen["inputs"] = json.dumps([[i.url, i.sha256, i.filename] for i in job.inputs])
-    del chosen["window"], chosen["traceparent"], chosen["v"]
+    # What the caller did not choose, or what changes with a key that is replaced.
+    for name in ("window", "share", "share_most", "traceparent", "v"):
+        del chosen[name]
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
