@@ -177,7 +177,7 @@ def _int_argument(name: str, default: int, least: int, most: int) -> int:
 
 
 def _choice_argument(name: str, choices: list[str]) -> str:
-    value = request.args.get(name, "")
-    if value and value not in choices:
+    value = request.args.get(name)
+    if value is not None and value not in choices:
         raise invalid(name, f"must be one of {', '.join(choices)}")
-    return value
+    return value or ""

@@ -64,8 +64,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
         return goes_on
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end."""
+        """Begin to end: who was about to send something is not waited for."""
         self.app.closing.set()
+        for conn in list(self.pending_conns):
+            conn.timeout = time.monotonic()
         super().handle_exit(sig, frame)
 
     def _close_one_idle(self) -> None:

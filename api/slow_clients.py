@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: A wait in all so short needs no place: most clients have sent what they send before their turn comes.
 _MOMENT_S = 0.5
+#: What the system keeps of an answer that is not read; by itself it would keep megabytes for each client.
+_SEND_BUFFER = 256 << 10
 
 
 class TooSlow(TimeoutError):
@@ -86,6 +88,7 @@ class ClientSocket(socket.socket):
         """Take over a connection."""
         taken = cls(fileno=sock.detach())
         socket.socket.setblocking(taken, False)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         taken._bounds, taken._limit = bounds, None
         taken.begin_request()
         return taken
