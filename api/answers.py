@@ -11,9 +11,10 @@ from typing import Any
 from flask import request
 
 from api import body
+from api.auth import caller
 from api.body import Upload
 from api.events import has_left
-from api.jobs import OWNER, traceparent
+from api.jobs import traceparent
 from api.schemas import JobRequest
 from api.services import Services
 from phi4.errors import (
@@ -84,7 +85,7 @@ def submit(
     submission = body.submission(job, uploads, max_inputs=services.settings.max_inputs)
     if not services.submit.is_served(submission):
         raise NoWorkerForType
-    accepted = services.submit.accept(submission, owner=OWNER, idempotency_key="", traceparent=traceparent())
+    accepted = services.submit.accept(submission, caller=caller(), idempotency_key="", traceparent=traceparent())
     return accepted.job
 
 

@@ -9,6 +9,7 @@ import flask_swagger_ui
 from flask import Blueprint, Response, jsonify, redirect, send_from_directory
 from flask.typing import ResponseReturnValue
 
+from api import auth
 from api.openapi import document
 from api.services import Services
 
@@ -40,16 +41,19 @@ def blueprint(services: Services) -> Blueprint:
     described = document(services.settings.served_name)
 
     @routes.get("/")
+    @auth.free
     def root() -> ResponseReturnValue:
         """Lead people who open the address in a browser to the description."""
         return redirect("docs")
 
     @routes.get("/openapi.json")
+    @auth.free
     def openapi() -> Response:
         """Describe the API."""
         return jsonify(described)
 
     @routes.get("/docs")
+    @auth.free
     def docs() -> Response:
         """Show the description as a page; a nonce lets its one inline script run, and no other."""
         nonce = secrets.token_urlsafe(16)
@@ -61,6 +65,7 @@ def blueprint(services: Services) -> Blueprint:
         return response
 
     @routes.get(f"/docs/<any({', '.join(repr(f) for f in _FILES)}):name>")
+    @auth.free
     def docs_file(name: str) -> Response:
         """Serve one file of the page."""
         return send_from_directory(_SWAGGER_UI, name, max_age=86_400)

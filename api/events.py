@@ -11,7 +11,8 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from api.jobs import OWNER, live
+from api.auth import caller
+from api.jobs import live
 from api.problems import invalid
 from api.services import Services
 from phi4.errors import BlobMissing, Expired, NoResult, NotFinished, NotFound, Phi4Error, TooManyStreams
@@ -33,7 +34,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("/<job_id>/events")
     def events(job_id: str) -> Response:
         """Stream a job's events from the beginning, or from after the last one that the client has."""
-        job = live(services, job_id)
+        job = live(services, job_id, caller().sees)
         after = _after()
         if job.status.is_terminal and after and not services.store.events.read(job.id, after, most=1)[1]:
             # Nothing is left to say, and this status keeps browsers from asking again.
@@ -102,7 +103,7 @@ class _Stream:
         """The result, or None when the job was deleted or has expired before its stream came to it."""
         services = self._services
         try:
-            return services.views.result(services.store.jobs.get(self._job.id, OWNER))
+            return services.views.result(services.store.jobs.get(self._job.id, self._job.owner))
         except (NotFound, NotFinished, NoResult, BlobMissing):
             return None
 
@@ -110,7 +111,7 @@ class _Stream:
         """Say why there is no more: the job was deleted or has expired, and its events with it."""
         reason: Phi4Error
         try:
-            live(self._services, self._job.id)
+            live(self._services, self._job.id, self._job.owner)
             return
         except (NotFound, Expired) as error:
             reason = error

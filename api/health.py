@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from api import auth
 from api.problems import problem
 from api.services import Services
 from phi4 import __version__
@@ -18,11 +19,13 @@ def blueprint(services: Services) -> Blueprint:
     routes = Blueprint("health", __name__)
 
     @routes.get("/livez")
+    @auth.free
     def livez() -> Response:
         """Answer while the process can answer at all."""
         return jsonify({"status": "ok"})
 
     @routes.get("/readyz")
+    @auth.free
     def readyz() -> Response:
         """Answer 200 when a job sent now would be worked on."""
         try:
@@ -34,13 +37,16 @@ def blueprint(services: Services) -> Blueprint:
         return jsonify({"status": "ok"})
 
     @routes.get("/health")
+    @auth.free
     def health() -> Response:
-        """Tell what waits, who works, and which limits hold."""
+        """Tell in a word how things are; who may use the service is also told what waits, who works, and the limits."""
         workers = services.store.workers.alive()
-        ready = any(w.serves_engine for w in workers)
+        status = "ok" if any(w.serves_engine for w in workers) else "degraded"
+        if not auth.is_known():
+            return jsonify({"status": status})
         return jsonify(
             {
-                "status": "ok" if ready else "degraded",
+                "status": status,
                 "version": __version__,
                 "queues": services.store.work.waiting(),
                 "workers": [asdict(w) for w in workers],

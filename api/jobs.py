@@ -9,10 +9,11 @@ from collections.abc import Callable
 from flask import Blueprint, Response, jsonify, request
 
 from api import body, formats
+from api.auth import caller
 from api.problems import invalid
 from api.services import Services
 from api.views import page_of
-from phi4.errors import Cancelled, Expired, MalformedRequest
+from phi4.errors import Cancelled, Expired, Forbidden, MalformedRequest
 from phi4.job import Job, Status
 from phi4.log import log
 from phi4.params import PARAMS
@@ -23,8 +24,6 @@ _MOST_WAIT_S = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _RETRY_AFTER_S = 1
-#: Without keys there is one owner.
-OWNER = "local"
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -35,9 +34,11 @@ def blueprint(services: Services) -> Blueprint:
     def submit() -> Response:
         """Accept a job; with `Prefer: wait=n` answer its end when it comes in time."""
         key, seconds = _idempotency_key(), _preferred_wait()
-        with services.submit.reserving(OWNER, key):
+        with services.submit.reserving(caller().owner, key):
             submission = body.read(request, max_inputs=services.settings.max_inputs)
-            accepted = services.submit.accept(submission, owner=OWNER, idempotency_key=key, traceparent=traceparent())
+            accepted = services.submit.accept(
+                submission, caller=caller(), idempotency_key=key, traceparent=traceparent()
+            )
         job, waited = _wait(services, accepted.job, seconds, _has_ended)
         response = jsonify(services.views.one(job))
         response.status_code = 200 if job.status.is_terminal and seconds is not None else 202
@@ -56,13 +57,14 @@ def blueprint(services: Services) -> Blueprint:
         limit, after = _int_argument("limit", 20, 1, 100), request.args.get("after", "")
         status = _choice_argument("status", [s.value for s in Status])
         job_type = _choice_argument("type", list(PARAMS))
-        jobs, more = services.store.jobs.newest(OWNER, limit=limit, after=after, status=status, type=job_type)
+        owner = _owner_argument()
+        jobs, more = services.store.jobs.newest(owner, limit=limit, after=after, status=status, type=job_type)
         return jsonify(page_of([services.views.summary(j) for j in jobs], more))
 
     @routes.get("/<job_id>")
     def show(job_id: str) -> Response:
         """Show a job; with `wait` as soon as its status changes."""
-        job = live(services, job_id)
+        job = live(services, job_id, caller().sees)
         seen = job.status
         if not seen.is_terminal:
             job, _ = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
@@ -72,7 +74,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("/<job_id>/result")
     def result(job_id: str) -> Response:
         """Give the result in the format asked for."""
-        job = live(services, job_id)
+        job = live(services, job_id, caller().sees)
         wanted = _choice_argument("format", list(formats.ALL_FORMATS)) or "json"
         text, content_type = formats.render(services.views.result(job), job.type, wanted)
         return Response(text, content_type=content_type)
@@ -80,11 +82,11 @@ def blueprint(services: Services) -> Blueprint:
     @routes.post("/<job_id>/cancel")
     def cancel(job_id: str) -> Response:
         """Ask a job to stop; a job that ended stays as it is."""
-        job = live(services, job_id)
+        job = live(services, job_id, caller().sees)
         services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
         if job.webhook_url:
             services.tickets.wake("webhooks")
-        before, job = job.status, services.store.jobs.get(job.id, OWNER)
+        before, job = job.status, services.store.jobs.get(job.id, job.owner)
         if job.status != before:
             log(_log, f"job {job.status}", **job.log_context())
         return jsonify(services.views.one(job))
@@ -92,10 +94,10 @@ def blueprint(services: Services) -> Blueprint:
     @routes.post("/<job_id>/retry")
     def retry(job_id: str) -> Response:
         """Run a failed or cancelled job again."""
-        job = live(services, job_id)
+        job = live(services, job_id, caller().sees)
         services.store.jobs.retry(job, most_waiting=services.settings.max_queued_parts)
         services.tickets.wake("prepare")
-        job = services.store.jobs.get(job.id, OWNER)
+        job = services.store.jobs.get(job.id, job.owner)
         log(_log, "job retried", attempts=job.attempts, **job.log_context())
         response = jsonify(services.views.one(job))
         response.status_code = 202
@@ -106,7 +108,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.delete("/<job_id>")
     def delete(job_id: str) -> Response:
         """Erase a job: its record, input and result."""
-        job = services.store.jobs.get(job_id, OWNER)
+        job = services.store.jobs.get(job_id, caller().sees)
         services.store.jobs.delete(job.id)
         services.blobs.delete_folder(job.id)
         log(_log, "job deleted", **job.log_context())
@@ -115,9 +117,9 @@ def blueprint(services: Services) -> Blueprint:
     return routes
 
 
-def live(services: Services, job_id: str) -> Job:
-    """Read a job that has not expired. Raises `NotFound`, `Expired`."""
-    job = services.store.jobs.get(job_id, OWNER)
+def live(services: Services, job_id: str, owner: str | None) -> Job:
+    """Read a job of `owner` (None: of anybody) that has not expired. Raises `NotFound`, `Expired`."""
+    job = services.store.jobs.get(job_id, owner)
     if job.status == Status.EXPIRED:
         raise Expired
     return job
@@ -157,6 +159,14 @@ def traceparent() -> str:
     return value if _TRACEPARENT.fullmatch(value) else ""
 
 
+def _owner_argument() -> str:
+    """Whose jobs are listed: the caller's, or those of the owner that an admin names. Raises `Forbidden`."""
+    owner = request.args.get("owner") or caller().owner
+    if caller().sees not in (None, owner):
+        raise Forbidden("Only an admin key lists the jobs of other owners.")
+    return owner
+
+
 def _int_argument(name: str, default: int, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
@@ -167,7 +177,7 @@ def _int_argument(name: str, default: int, least: int, most: int) -> int:
 
 
 def _choice_argument(name: str, choices: list[str]) -> str:
-    value = request.args.get(name, "")
-    if value and value not in choices:
+    value = request.args.get(name)
+    if value is not None and value not in choices:
         raise invalid(name, f"must be one of {', '.join(choices)}")
-    return value
+    return value or ""

@@ -26,7 +26,7 @@ def document(served_name: str) -> Schema:
             "description": f"OCR, visual question answering and speech recognition as jobs on {served_name}.",
         },
         "paths": _paths() | openapi_peers.paths(served_name),
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(), "securitySchemes": {"key": _KEY}},
     }
 
 
@@ -45,7 +45,7 @@ def _paths() -> Schema:
             "post": _operation(
                 "Submit a job",
                 {"200": _job("The job, ended in time"), "202": _job("The job, accepted")},
-                problems=("400", "409", "413", "415", "422", "429", "503"),
+                problems=("400", "408", "409", "413", "415", "422"),
                 parameters=[
                     _parameter(
                         "Prefer", "header", {"type": "string"}, "`wait=n`: hold the answer up to n seconds (60)"
@@ -58,12 +58,13 @@ def _paths() -> Schema:
             "get": _operation(
                 "List jobs, newest first",
                 {"200": _json("A page of jobs", _ref("JobList"))},
-                problems=("422", "503"),
+                problems=("422",),
                 parameters=[
                     _parameter("status", "query", {"type": "string", "enum": [s.value for s in Status]}, "Only these"),
                     _parameter("type", "query", {"type": "string", "enum": list(PARAMS)}, "Only these"),
                     _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100}, "Default 20"),
                     _parameter("after", "query", {"type": "string"}, "`last_id` of the page before"),
+                    _parameter("owner", "query", {"type": "string"}, "Another owner's; with an admin key"),
                 ],
             ),
         },
@@ -71,7 +72,7 @@ def _paths() -> Schema:
             "get": _operation(
                 "Show a job",
                 {"200": _job("The job")},
-                problems=("404", "410", "422", "500", "503"),
+                problems=("404", "410", "422", "500"),
                 parameters=[
                     job_id,
                     _parameter("wait", "query", wait, "Seconds to wait for a change of status"),
@@ -86,20 +87,18 @@ def _paths() -> Schema:
             "delete": _operation(
                 "Erase a job",
                 {"200": _json("What was erased", {"type": "object"})},
-                problems=("404", "503"),
+                problems=("404",),
                 parameters=[job_id],
             ),
         },
         "/v1/jobs/{job_id}/cancel": {
-            "post": _operation(
-                "Cancel a job", {"200": _job("The job")}, problems=("404", "410", "503"), parameters=[job_id]
-            ),
+            "post": _operation("Cancel a job", {"200": _job("The job")}, problems=("404", "410"), parameters=[job_id]),
         },
         "/v1/jobs/{job_id}/retry": {
             "post": _operation(
                 "Run a failed or cancelled job again, all of it, while its input is kept",
                 {"202": _job("The job, queued for its next run")},
-                problems=("404", "409", "410", "429", "503"),
+                problems=("404", "409", "410"),
                 parameters=[job_id],
             ),
         },
@@ -107,7 +106,7 @@ def _paths() -> Schema:
             "get": _operation(
                 "Follow a job: Server-Sent Events status, progress, delta, result, error",
                 {"200": _stream(), "204": {"description": "The job has ended and there is no event after that id"}},
-                problems=("404", "410", "422", "429", "503"),
+                problems=("404", "410", "422"),
                 parameters=[
                     job_id,
                     _parameter("Last-Event-ID", "header", {"type": "integer"}, "Go on after this event"),
@@ -119,22 +118,22 @@ def _paths() -> Schema:
             "get": _operation(
                 "Get the result",
                 {"200": _result()},
-                problems=("404", "409", "410", "422", "500", "503"),
+                problems=("404", "409", "410", "422", "500"),
                 parameters=[
                     job_id,
                     _parameter("format", "query", {"type": "string", "enum": list(ALL_FORMATS)}, "Default json"),
                 ],
             ),
         },
-        "/livez": {"get": _operation("The process answers", {"200": _json("It does", {"type": "object"})})},
+        "/livez": {"get": _free("The process answers", {"200": _json("It does", {"type": "object"})})},
         "/readyz": {
-            "get": _operation(
-                "A job sent now is worked on", {"200": _json("Yes", {"type": "object"})}, problems=("503",)
-            )
+            "get": _free("A job sent now is worked on", {"200": _json("Yes", {"type": "object"})}, problems=("503",))
         },
         "/health": {
-            "get": _operation(
-                "Queues, workers, limits", {"200": _json("The state", {"type": "object"})}, problems=("503",)
+            "get": _free(
+                "How things are in a word; with a key queues, workers and limits too",
+                {"200": _json("The state", {"type": "object"})},
+                problems=("503",),
             )
         },
     }
@@ -148,14 +147,23 @@ def _operation(
     parameters: list[Schema] | None = None,
     body: Schema | None = None,
 ) -> Schema:
-    refusals = {
-        status: {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
-        for status in problems
-    }
-    operation: Schema = {"summary": summary, "parameters": parameters or [], "responses": {**responses, **refusals}}
+    """Describe an operation that needs a key, where there are keys."""
+    operation = _free(summary, responses, problems=(*problems, *_ANY_PROBLEM), parameters=parameters)
+    operation["security"] = [{"key": []}]
     if body:
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": s} for kind, s in body.items()}}
     return operation
+
+
+def _free(
+    summary: str, responses: Schema, *, problems: tuple[str, ...] = (), parameters: list[Schema] | None = None
+) -> Schema:
+    """Describe an operation that everybody may use."""
+    refusals = {
+        status: {"description": "Refused", "content": {"application/problem+json": {"schema": _ref("Problem")}}}
+        for status in sorted(set(problems))
+    }
+    return {"summary": summary, "parameters": parameters or [], "responses": {**responses, **refusals}, "security": []}
 
 
 def _parameter(name: str, place: str, schema: Schema, description: str) -> Schema:
@@ -194,6 +202,13 @@ def _result() -> Schema:
     }
 
 
+_KEY: Schema = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key from `phi4 keys create`; a service on loopback that has no keys asks for none.",
+}
+#: No or a wrong key; not for this caller; one request too many in a minute; the store is away.
+_ANY_PROBLEM = ("401", "403", "429")
 _JOB: Schema = {
     "type": "object",
     "required": ["id", "object", "type", "status", "created_at", "expires_at", "progress", "links"],
@@ -206,7 +221,10 @@ _JOB: Schema = {
         "started_at": {"type": ["integer", "null"]},
         "completed_at": {"type": ["integer", "null"]},
         "expires_at": {"type": "integer"},
-        "queue": {"type": "object", "description": "`position`: parts ahead; `reason` when no worker serves the type"},
+        "queue": {
+            "type": "object",
+            "description": "`position`: parts ahead; `reason`: `no_worker_for_type` or `in_flight_limit`",
+        },
         "progress": {
             "type": "object",
             "properties": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from typing import Any
 
 from flask import Flask, Response, current_app, g, json, request
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from phi4 import errors
 from phi4.blobs import NO_ROOM
-from phi4.errors import InvalidRequest, Phi4Error, StorageFull
+from phi4.errors import InvalidRequest, MalformedRequest, Phi4Error, RequestTimeout, StorageFull
 from phi4.log import log
 
 _log = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.InvalidRequest: 422,
     errors.UnsupportedMedia: 415,
     errors.TooLarge: 413,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.RequestTimeout: 408,
+    errors.RateLimited: 429,
     errors.NotFound: 404,
     errors.Expired: 410,
     errors.NotFinished: 409,
@@ -56,7 +61,9 @@ _JOB_STATUS = {
 }
 _DRAIN_S = 20.0
 _DRAIN_CHUNK = 1 << 20
-_RETRY_AFTER_S = {429: 5, 503: 3, 409: 1}
+#: Of what strangers send no more is read than an honest mistake is long.
+_DRAIN_STRANGER = 8 << 20
+_RETRY_AFTER_S = {408: 5, 429: 5, 503: 3, 409: 1}
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "malformed_request"}
 _HTTP_DETAILS = {
     404: "There is no such address; /docs lists all of them.",
@@ -65,8 +72,11 @@ _HTTP_DETAILS = {
 _OUR_FAULT = "Something went wrong on our side; the log has it under this request_id."
 _TITLES = {
     400: "Malformed request",
+    401: "Unauthorized",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     409: "Conflict",
     410: "Gone",
     413: "Too large",
@@ -106,6 +116,7 @@ def status_of(error: Phi4Error) -> int:
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Build the response; keyword arguments become members of the problem (`errors`, `job`, …)."""
+    retry_after = more.pop("retry_after", _RETRY_AFTER_S.get(status))
     body = {
         "type": "about:blank",  # RFC 9457: the status says the type; `code` tells the rest
         "title": _TITLES.get(status, "Error"),
@@ -118,8 +129,10 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
         **more,
     }
     response = Response(json.dumps(body, ensure_ascii=False), status, mimetype="application/problem+json")
-    if code in ("not_finished", "idempotency_in_flight") or status in (429, 503):
-        response.headers["Retry-After"] = str(_RETRY_AFTER_S[status])
+    if code in ("not_finished", "idempotency_in_flight") or status in (408, 429, 503):
+        response.headers["Retry-After"] = str(retry_after)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="phi4"'
     return response
 
 
@@ -151,6 +164,7 @@ def install(app: Flask, shapes: Mapping[str, Shape]) -> None:
     app.extensions["error_shapes"] = shapes
     app.register_error_handler(Phi4Error, _own)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(ClientDisconnected, _cut_off)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -172,6 +186,7 @@ def _answer(failure: Failure) -> Response:
 
 def _own(error: Phi4Error) -> Response:
     failure = failure_of(error)
+    _drain(_DRAIN_STRANGER if failure.status == 401 else math.inf)
     if failure.status >= 500:
         log(_log, "request failed", level=logging.WARNING, code=error.code, error=error.message, path=request.path)
     return _answer(failure)
@@ -179,8 +194,7 @@ def _own(error: Phi4Error) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
-    if status == 413:
-        _drain()
+    _drain(math.inf)
     detail = _HTTP_DETAILS.get(status, error.description or "")
     response = _answer(Failure(status, _HTTP_CODES.get(status, "http_error"), detail))
     for name, value in error.get_headers():
@@ -189,11 +203,27 @@ def _http(error: HTTPException) -> Response:
     return response
 
 
-def _drain() -> None:
+def malformed_body(_error: Exception) -> Response:
+    """Answer a body whose chunks make no sense."""
+    return problem(400, MalformedRequest.code, "The body's chunks cannot be read; let your HTTP client write them.")
+
+
+def _cut_off(_error: ClientDisconnected) -> Response:
+    """Answer a body that came too slowly; a client that went away in the middle of one will not hear it."""
+    return problem(status_of(RequestTimeout()), RequestTimeout.code, RequestTimeout().message)
+
+
+def _drain(most: float) -> None:
     """Read what a client still sends, for a while: one that is cut off in its sending never sees the answer."""
-    ends = time.monotonic() + _DRAIN_S
-    while time.monotonic() < ends and request.environ["wsgi.input"].read(_DRAIN_CHUNK):
-        pass
+    ends, read = time.monotonic() + _DRAIN_S, 0
+    try:
+        while time.monotonic() < ends and read < most:
+            piece = request.environ["wsgi.input"].read(_DRAIN_CHUNK)
+            read += len(piece)
+            if not piece:
+                return
+    except Exception as error:  # whatever the server makes of a client that is too slow, gone, or no HTTP speaker
+        log(_log, "body not read", level=logging.DEBUG, error=type(error).__name__)
 
 
 def _unexpected(error: Exception) -> Response:

@@ -1,156 +1,135 @@
-"""Clients that send or take slowly: how long each may hold a thread, and how many may send at once.
+"""Bounds how long, and how many, slow clients hold the server's threads, whether they send or receive.
 
-gunicorn's threads read bodies and write answers with plain blocking calls, so a client that stops half-way would hold
-its thread for ever. A watch stops reading from connections that are late; what the application then finds is a body cut
-short. A proxy that buffers requests does this better, for anything but loopback.
+Of each request, head and body, and of each answer, only the time is counted in which a thread waits for its client.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import select
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from flask import Flask, request
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
-from phi4.errors import TooManyUploads
-
-#: A body may take the client's patience and as long as it needs at this rate.
-SLOWEST_BYTES_PER_S = 16_000
-#: What is still on its way from a client whose upload was refused.
-_REST_S = 2.0
-_EVERY_S = 0.25
-_REFUSED = "phi4.refused"
-_BLOCK = 1 << 16
-
-Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
+#: A wait in all so short needs no place: most clients have sent what they send before their turn comes.
+_MOMENT_S = 0.5
+#: What the system keeps of an answer that is not read; by itself it would keep megabytes for each client.
+_SEND_BUFFER = 256 << 10
 
 
-class Watch:
-    """Knows until when each connection must have sent its request, and stops reading from those that are late."""
+class TooSlow(TimeoutError):
+    """A client is too slow, or one slow client too many; the number is one of those that gunicorn does not log."""
 
     def __init__(self) -> None:
-        self._until: dict[socket.socket, float] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def allow(self, connection: socket.socket, seconds: float) -> None:
-        """Give a connection that long from now."""
-        with self._lock:
-            self._until[connection] = time.monotonic() + seconds
-            if self._thread is None:
-                # Not before: gunicorn forks, and threads stay behind.
-                self._thread = threading.Thread(target=self._look, name="slow-clients", daemon=True)
-                self._thread.start()
-
-    def done(self, connection: socket.socket) -> None:
-        """Forget a connection: its request has come, or it is gone."""
-        with self._lock:
-            self._until.pop(connection, None)
-
-    def _look(self) -> None:
-        while True:
-            time.sleep(_EVERY_S)
-            now = time.monotonic()
-            with self._lock:
-                late = [connection for connection, until in self._until.items() if until < now]
-                for connection in late:
-                    del self._until[connection]
-                    # Closed meanwhile, by its own thread.
-                    with contextlib.suppress(OSError):
-                        connection.shutdown(socket.SHUT_RD)
+        super().__init__(errno.ECONNRESET, "the client is too slow")
 
 
-def limit_sending(connection: socket.socket, seconds: float) -> None:
-    """Let a write to a client that takes nothing fail after so long."""
-    whole = int(seconds)
-    timeout = struct.pack("ll", whole, int((seconds - whole) * 1e6))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What slow clients may cost: `patience` in seconds, one more for each `rate` bytes; a place for each long wait."""
+
+    patience: float
+    rate: int
+    places: threading.Semaphore
 
 
-class Bodies:
-    """WSGI middleware: at most `most` bodies are being read at once, each in bounded time."""
+class _Way:
+    """One way of a connection, for the time of one request: how long it was waited for, and what it brought."""
 
-    def __init__(self, app: Wsgi, watch: Watch, *, most: int, patience: float, longest: int) -> None:
-        self._app = app
-        self._watch = watch
-        self._room = threading.BoundedSemaphore(most)
-        self._patience = patience
-        self._longest = longest
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._waited = 0.0
+        self.moved = 0
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Run the application over a body that is watched."""
-        connection = environ["gunicorn.socket"]
-        length = _length(environ)
-        if length == 0:
-            self._watch.done(connection)
-            return self._app(environ, start_response)
-        if not self._room.acquire(blocking=False):
-            self._watch.allow(connection, _REST_S)
-            environ[_REFUSED] = True
-            return self._app(environ, start_response)
-        expected = self._longest if length is None else min(length, self._longest)
-        self._watch.allow(connection, self._patience + expected / SLOWEST_BYTES_PER_S)
-        body = _Body(environ["wsgi.input"], length, lambda: self._end(connection))
-        environ["wsgi.input"] = body
+    def wait(self, fd: int, event: int, limit: float | None) -> None:
+        """Wait until the socket is ready. Raises `TooSlow`."""
+        bounds, began = self._bounds, time.monotonic()
+        left = bounds.patience + self.moved / bounds.rate - self._waited
+        left = left if limit is None else min(left, limit)
+        moment = min(max(0.0, _MOMENT_S - self._waited), left)
         try:
-            return self._app(environ, start_response)
+            if not _is_ready(fd, event, moment):
+                self._wait_in_place(fd, event, left - moment)
         finally:
-            body.end()
+            self._waited += time.monotonic() - began
 
-    def _end(self, connection: socket.socket) -> None:
-        self._watch.done(connection)
-        self._room.release()
-
-
-def _length(environ: dict[str, Any]) -> int | None:
-    """The body's length in bytes; None when only its end will tell."""
-    if environ.get("HTTP_TRANSFER_ENCODING"):
-        return None
-    return int(environ.get("CONTENT_LENGTH") or 0)
+    def _wait_in_place(self, fd: int, event: int, seconds: float) -> None:
+        if seconds <= 0 or not self._bounds.places.acquire(blocking=False):
+            raise TooSlow
+        try:
+            if not _is_ready(fd, event, seconds):
+                raise TooSlow
+        finally:
+            self._bounds.places.release()
 
 
-class _Body:
-    """A request's body that says, once, when it was read or is of no more interest."""
-
-    def __init__(self, stream: Any, length: int | None, on_end: Callable[[], None]) -> None:
-        self._stream = stream
-        self._left = length
-        self._on_end: Callable[[], None] | None = on_end
-
-    def end(self) -> None:
-        """Say it now."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end()
-
-    def read(self, size: int = -1) -> bytes:
-        """Read at most `size` bytes; fewer mean the end."""
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(_BLOCK), b""))
-        return self._seen(self._stream.read(size), size)
-
-    def readline(self, size: int = -1) -> bytes:
-        """Read a line."""
-        line: bytes = self._stream.readline() if size is None or size < 0 else self._stream.readline(size)
-        return self._seen(line, len(line) or 1)
-
-    def _seen(self, data: bytes, asked: int) -> bytes:
-        if self._left is not None:
-            self._left -= len(data)
-        if (self._left is not None and self._left <= 0) or len(data) < asked:
-            self.end()
-        return data
+def _is_ready(fd: int, event: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-def install(app: Flask) -> None:
-    """Answer refused uploads like every other error."""
+class ClientSocket(socket.socket):
+    """A client's connection whose blocking calls end with `TooSlow` when the client exceeds its bounds.
 
-    @app.before_request
-    def _refuse() -> None:
-        if request.environ.get(_REFUSED):
-            raise TooManyUploads
+    The socket itself never blocks; `settimeout` and `setblocking` only set the limit of the calls to come.
+    """
+
+    _bounds: Bounds
+    _limit: float | None
+
+    @classmethod
+    def over(cls, sock: socket.socket, bounds: Bounds) -> ClientSocket:
+        """Take over a connection."""
+        taken = cls(fileno=sock.detach())
+        socket.socket.setblocking(taken, False)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        taken._bounds, taken._limit = bounds, None
+        taken.begin_request()
+        return taken
+
+    def begin_request(self) -> None:
+        """Start over with a new request and its answer."""
+        self._incoming, self._outgoing = _Way(self._bounds), _Way(self._bounds)
+
+    def setblocking(self, flag: bool) -> None:
+        """Let calls wait, or not."""
+        self._limit = None if flag else 0.0
+
+    def settimeout(self, value: float | None) -> None:
+        """Let calls wait for so many seconds at most."""
+        self._limit = value
+
+    def gettimeout(self) -> float | None:
+        """Say how long calls wait at most."""
+        return self._limit
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Read what there is, waiting for it as far as the client's bounds go."""
+        while True:
+            try:
+                data = super().recv(bufsize, flags)
+            except BlockingIOError:
+                if flags & socket.MSG_DONTWAIT:
+                    raise
+                self._incoming.wait(self.fileno(), select.POLLIN, self._limit)
+            else:
+                self._incoming.moved += len(data)
+                return data
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """Write everything, waiting for the client as far as its bounds go."""
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                sent = self.send(left, flags)
+            except BlockingIOError:
+                self._outgoing.wait(self.fileno(), select.POLLOUT, self._limit)
+            else:
+                self._outgoing.moved += sent
+                left = left[sent:]

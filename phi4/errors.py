@@ -45,6 +45,32 @@ class InvalidRequest(RequestError):
     """One or more fields are missing or wrong; see `errors`."""
 
 
+class Unauthorized(RequestError):
+    """Send a valid key: `Authorization: Bearer phi4_…`."""
+
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """This is not for you."""
+
+    code = "forbidden"
+
+
+class RateLimited(RequestError):
+    """This key has made too many requests in the last minute; wait as `Retry-After` says."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class RequestTimeout(RequestError):
+    """The request came too slowly, or too many slow ones are under way; send it again."""
+
+    code = "request_timeout"
+    retryable = True
+
+
 class UnsupportedMedia(RequestError):
     """This kind of file does not belong to this type of job."""
 
@@ -309,6 +335,13 @@ class StorageFull(ServiceError):
     """No room is left to keep inputs and results; try again later."""
 
     code = "storage_full"
+
+
+class Unprotected(ServiceError):
+    """Strangers could use this service: make a key, or keep it to this machine."""
+
+    code = "unprotected"
+    retryable = False
 
 
 class BlobMissing(ServiceError):

@@ -78,6 +78,14 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What jobs may have in flight together: pages, or milliseconds of sound. Without a name there is no limit."""
+
+    name: str = ""
+    most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job as submitted, before the store knows it."""
 
@@ -94,6 +102,7 @@ class NewJob:
     cancel_after: int = 0
     expires_in: int = 86_400
     window: int = 32
+    share: Share = Share()
     traceparent: str = ""
 
     @property
@@ -115,6 +124,8 @@ class NewJob:
             "input_retention": self.input_retention,
             "queue": self.queue,
             "window": str(self.window),
+            "share": self.share.name,
+            "share_most": str(self.share.most),
             "traceparent": self.traceparent,
         }
 
@@ -149,6 +160,7 @@ class Job:
     priority: Priority
     metadata: Mapping[str, str]
     queue: str
+    share: str
     attempts: int
     created_ms: int
     retried_ms: int
@@ -212,7 +224,7 @@ class Job:
         return trace_id(self.traceparent)
 
 
-_TEXTS = ("queue", "stop", "result", "webhook_url", "input_retention", "traceparent", "engine", "model")
+_TEXTS = ("queue", "share", "stop", "result", "webhook_url", "input_retention", "traceparent", "engine", "model")
 _NUMBERS = (
     "attempts",
     "created_ms",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from phi4.job import QUEUES
 
+#: Addresses that only this machine itself can reach.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: What browsers send as Origin.
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?")
 #: What a message must never show; vLLM's arguments may hold an API key.
 _SECRETS = ("PHI4_WEBHOOK_SECRET", "REDIS_URL", "HF_TOKEN", "PHI4_EXTRA_SERVE_ARGS")
 #: The model whose code and weights were checked, at the commit at which they were.
@@ -39,6 +44,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".phi4")
     blobs: str = ""  #: an fsspec URL; by default a folder under data_dir
     allow_anonymous: bool = False
+    trusted_proxies: int = Field(0, ge=0, le=10)  #: how many proxies in front of the API speak for the client
+    cors_origins: str = ""  #: sites whose pages may call, such as https://app.example.com, separated by commas
     allow_evicting_redis: bool = False
 
     # What a worker runs
@@ -78,9 +85,10 @@ class Settings(BaseSettings):
     max_inputs: int = Field(64, ge=1)
     max_queued_parts: int = Field(100_000, ge=1)
     max_waiting_requests: int = Field(32, ge=0)
-    max_uploads: int = Field(64, ge=1)  #: request bodies being received at once
-    client_seconds: float = Field(30.0, ge=0.5)  #: how long a client may stall while it sends or takes
     request_seconds: int = Field(600, ge=1, le=86_400)  #: the longest a request in another API's shape may take
+    max_slow_clients: int = Field(64, ge=1)  #: that an API process waits for at once while they send or receive
+    client_patience_seconds: float = Field(10.0, gt=0)  #: how long a client may keep a thread waiting …
+    client_bytes_per_second: int = Field(4_096, ge=1)  #: … and a second more for each so many bytes that it moves
     max_event_streams: int = Field(200, ge=0)  #: open at once in one API process; each holds a thread
     min_free_disk_mb: int = Field(1_024, ge=0)
     fetch_seconds: float = Field(30.0, gt=0)
@@ -139,6 +147,23 @@ class Settings(BaseSettings):
         if unknown := [q for q in _listed(value) if q not in QUEUES]:
             raise ValueError(f"{unknown[0]} is no queue; there are {', '.join(QUEUES)}")
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        if wrong := [o for o in _listed(value) if not _ORIGIN.fullmatch(o)]:
+            raise ValueError(f"{wrong[0]} is no origin; write a scheme and a host, such as https://app.example.com")
+        return value
+
+    @property
+    def listed_cors_origins(self) -> tuple[str, ...]:
+        """The origins named in `cors_origins`."""
+        return _listed(self.cors_origins)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a service without keys may serve whoever reaches it: this machine, or everybody by explicit wish."""
+        return self.allow_anonymous or self.host in LOOPBACK
 
     @property
     def listed_queues(self) -> tuple[str, ...]:

@@ -57,9 +57,13 @@ def claim(store: Store, queue: str = VISION, *, worker: str = WORKER, lease_ms: 
     return unit
 
 
-def plan(store: Store, prepare: Unit, parts: int, *, first: int = 0, sealed: bool = True) -> tuple[int, Unit | None]:
-    """Add parts to a job."""
-    specs = [{"input": 0, "page": first + n + 1} for n in range(parts)]
+def plan(
+    store: Store, prepare: Unit, parts: int, *, first: int = 0, sealed: bool = True, pages: int = 1
+) -> tuple[int, Unit | None]:
+    """Add parts to a job, each of so many pages."""
+    specs: list[dict[str, Any]] = [{"input": 0, "page": first + n + 1} for n in range(parts)]
+    if pages > 1:
+        specs = [{"images": [spec] * pages} for spec in specs]
     return store.work.plan(prepare, specs, first=first, sealed=sealed, worker=WORKER, lease_ms=LONG_MS)
 
 
@@ -196,7 +200,36 @@ def check_store(store: Store) -> None:
     for queue in backlog.keys() - {"held"}:
         ring = raw(store).lrange(key("ring", queue), 0, -1)
         assert sorted(ring) == sorted(ready.get(queue, {})), f"owners with work in {queue}, each once"
+    _check_shares(store)
     assert [name for name in raw(store).keys("*") if raw(store).pttl(name) < 0] == [], "every key has an end"
+
+
+def _check_shares(store: Store) -> None:
+    """Check each share: what is in flight is counted exactly and never too much, and nobody waits without a reason."""
+    records = [raw(store).hgetall(key("job", job_id)) for job_id in _job_ids(store)]
+    for share in {record["share"] for record in records if record.get("share")}:
+        mine = {record["id"]: record for record in records if record.get("share") == share}
+        most = int(next(iter(mine.values()))["share_most"])
+        used = sum(int(record.get("in_flight", 0)) for record in mine.values())
+        assert used == int(raw(store).get(key("in_flight", share)) or 0)
+        loads = [_loads(store, record) for record in mine.values()]
+        assert used <= most or sum(len(busy) for busy, _ in loads) == 1, "only a part that is more than the share alone"
+        waiting = raw(store).zrange(key("parked", share), 0, -1)
+        assert set(waiting) <= mine.keys()
+        if waiting:
+            assert used + _loads(store, mine[waiting[0]])[1][0] > most, "the first would fit"
+        for job_id in mine.keys() - set(waiting):
+            record = mine[job_id]
+            has_window = int(record["ready"]) + int(record["running"]) < int(record["window"])
+            assert not has_window or record["added"] == record["admitted"], f"{job_id} is let in or waits in turn"
+
+
+def _loads(store: Store, record: dict[str, str]) -> tuple[list[int], list[int]]:
+    """What a job's parts in flight take of its share, and what its held ones would."""
+    units = raw(store).hgetall(key("units", record["id"]))
+    load = [int(units[f"{n}.load"]) for n in range(int(record["added"]))]
+    busy = [load[n] for n in range(len(load)) if units[f"{n}.state"] in ("ready", "running")]
+    return busy, load[int(record["admitted"]) :]
 
 
 def _ready(store: Store) -> dict[str, dict[str, int]]:
@@ -225,4 +258,6 @@ def _check_job(store: Store, job_id: str) -> int:
         s: number[s] for s in ("ready", "running", "done", "failed")
     }
     assert number["ready"] + number["running"] <= number["window"]
+    load = sum(int(units[f"{n}.load"]) for n, state in enumerate(states) if state in ("ready", "running"))
+    assert int(record.get("in_flight", 0)) == (load if record["share"] else 0)
     return number["added"] - number["admitted"]

@@ -68,6 +68,12 @@ def test_defaults_hold_without_any_variable() -> None:
         ("PHI4_MAX_MODEL_LEN", "16k"),
         ("TENSOR_PARALLEL_SIZE", "0"),
         ("TENSOR_PARALLEL_SIZE", "9"),
+        ("PHI4_TRUSTED_PROXIES", "-1"),
+        ("PHI4_CORS_ORIGINS", "https://app.example.com/"),
+        ("PHI4_CORS_ORIGINS", "https://a.example,*"),
+        ("PHI4_MAX_SLOW_CLIENTS", "0"),
+        ("PHI4_CLIENT_PATIENCE_SECONDS", "0"),
+        ("PHI4_CLIENT_BYTES_PER_SECOND", "0"),
         ("PHI4_LOG_FORMAT", "xml"),
         ("PHI4_LOG_LEVEL", "loud"),
     ],
@@ -138,6 +144,8 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
         "heartbeat_seconds": "0.25",
         "max_model_len": "8192",
         "tensor_parallel_size": "2",
+        "trusted_proxies": "2",
+        "cors_origins": "https://app.example.com",
     }
     for name, field in Settings.model_fields.items():
         before = getattr(load(), name)

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from phi4.errors import Cancelled, LeaseLost, NotRetryable
-from phi4.job import Job, NewJob, Unit
+from phi4.job import Job, NewJob, Share, Unit
 from phi4.store import Store
 from phi4.store.keys import key
 from tests.making_jobs import (
@@ -66,10 +66,11 @@ class Walk(RuleBasedStateMachine):
 
     # -- clients
 
-    @rule(target=jobs, owner=st.sampled_from("abc"), window=st.integers(1, 3))
-    def submit(self, owner: str, window: int) -> Known:
-        """Submit a job."""
-        known = Known(new_job(owner, window=window))
+    @rule(target=jobs, owner=st.sampled_from("abc"), window=st.integers(1, 3), shared=st.booleans())
+    def submit(self, owner: str, window: int, shared: bool) -> Known:
+        """Submit a job, perhaps with a key that may have few pages in flight."""
+        share = Share(owner, 2) if shared else Share()
+        known = Known(new_job(owner, window=window, share=share))
         self.store.jobs.submit(known.job, most_waiting=10_000)
         self.known.append(known)
         return known
@@ -114,14 +115,15 @@ class Walk(RuleBasedStateMachine):
         unit = self.store.work.claim(queue, WORKER, LONG_MS)
         return multiple() if unit is None else unit
 
-    @rule(target=held, unit=held, parts=st.integers(0, 4), sealed=st.booleans())
-    def plan(self, unit: Unit, parts: int, sealed: bool) -> Any:
+    @rule(target=held, unit=held, parts=st.integers(0, 4), sealed=st.booleans(), pages=st.integers(1, 3))
+    def plan(self, unit: Unit, parts: int, sealed: bool, pages: int) -> Any:
         """Add parts from a preparation, which may have been lost."""
         if unit.name != "prepare":
             return multiple()
         found = self.store.jobs.find(unit.job.id)
         with self._reporting():
-            _, finish = plan(self.store, unit, parts, first=found.added if found else 0, sealed=sealed)
+            first = found.added if found else 0
+            _, finish = plan(self.store, unit, parts, first=first, sealed=sealed, pages=pages)
             return multiple() if finish is None else finish
         return multiple()
 

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,7 @@ from phi4.blobs import Blobs
 from phi4.errors import BlobMissing, InputError, Phi4Error
 from phi4.job import Job, Status
 from phi4.log import log
-from phi4.store import Hook, Store
+from phi4.store import LOCAL, Hook, Store
 from phi4.store.hooks import HookOutcome
 from worker import metrics
 from worker.outgoing import Outgoing
@@ -117,8 +118,10 @@ class Webhooks:
         job = self._store.jobs.find(hook.job_id)
         if job is None:
             return "given_up", "job deleted"
+        if not (secrets := self._secrets(job.owner)):
+            return "given_up", "no secret"
         body = _body(self.envelope(hook, job))
-        headers = sign(self._secret, event_id(hook), body.decode()) | {"Content-Type": "application/json"}
+        headers = sign(secrets, event_id(hook), body.decode()) | {"Content-Type": "application/json"}
         if job.traceparent:
             headers["traceparent"] = job.traceparent
         try:
@@ -128,6 +131,12 @@ class Webhooks:
                 return _outcome(response.status_code), str(response.status_code)
         except InputError as error:
             return "retry", error.code
+
+    def _secrets(self, owner: str) -> list[str]:
+        """What signs an owner's webhooks: never another's secret, with which that one could be deceived."""
+        if owner == LOCAL:
+            return [self._secret] if self._secret else []
+        return self._store.access.webhook_secrets(owner)
 
     def envelope(self, hook: Hook, job: Job) -> dict[str, Any]:
         """Build the body: the event, and the job with its result when that is small."""
@@ -159,13 +168,13 @@ def _body(envelope: dict[str, Any]) -> bytes:
     return json.dumps(envelope, ensure_ascii=False).encode()
 
 
-def sign(secret: str, message_id: str, body: str) -> dict[str, str]:
-    """Make the Standard Webhooks headers for a body, for this moment."""
+def sign(secrets: Sequence[str], message_id: str, body: str) -> dict[str, str]:
+    """Make the Standard Webhooks headers for a body, for this moment; a signature for each secret."""
     moment = datetime.now(UTC)  # the library signs UTC times only
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": Webhook(secret).sign(msg_id=message_id, timestamp=moment, data=body),
+        "webhook-signature": " ".join(Webhook(s).sign(msg_id=message_id, timestamp=moment, data=body) for s in secrets),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import redis
 
+from phi4.store.access import LOCAL, Access, ApiKey
 from phi4.store.changes import Changes, Event
 from phi4.store.connection import UnsuitableRedis, check_server, connect
 from phi4.store.events import Events, Piece
@@ -14,6 +15,9 @@ from phi4.store.work import Reaped, Work
 from phi4.store.workers import Backlog, WorkerInfo, Workers
 
 __all__ = [
+    "LOCAL",
+    "Access",
+    "ApiKey",
     "Backlog",
     "Changes",
     "Event",
@@ -46,6 +50,7 @@ class Store:
         self.workers = Workers(client)
         self.changes = Changes(client, self.jobs)
         self.events = Events(client, scripts, self.changes)
+        self.access = Access(client)
 
     @classmethod
     def at(cls, url: str, *, allow_evicting: bool = False) -> Store:

@@ -78,10 +78,10 @@ class Jobs:
         """Let go of a key whose request failed; a key that belongs to a job by now stays."""
         self._scripts.run("unlock", owner, _digest(idempotency_key), nonce)
 
-    def get(self, job_id: str, owner: str) -> Job:
-        """Read one job of `owner`. Raises `NotFound`, also for another owner's job."""
+    def get(self, job_id: str, owner: str | None) -> Job:
+        """Read one job of `owner` (None: of anybody). Raises `NotFound`, also for another owner's job."""
         job = self.find(job_id)
-        if job is None or job.owner != owner:
+        if job is None or owner not in (None, job.owner):
             raise NotFound(f"There is no job {job_id!r}.")
         return job
 
@@ -143,6 +143,10 @@ class Jobs:
         """Count the units that go before the job's first waiting one (at most `most`); None when nothing waits."""
         ahead = cast(int, self._scripts.run("position", job_id, most))
         return None if ahead < 0 else ahead
+
+    def waits_for_share(self, job: Job) -> bool:
+        """Tell whether a job's next part waits for other parts of its share to end."""
+        return bool(job.share) and self._client.zscore(key("parked", job.share), job.id) is not None
 
     def ended(self) -> dict[tuple[str, str], int]:
         """Count the jobs that ended, by type and status."""

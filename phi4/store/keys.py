@@ -12,6 +12,8 @@ SHARED_TTL_S = MAX_EXPIRES_S + TOMBSTONE_MS // 1000 + 86_400
 WORKER_TTL_S = 5
 #: An idempotency key whose first request is still uploading is locked this long at most.
 IDEMPOTENCY_LOCK_S = 60
+#: After a rotation receivers have this long to take the new secret.
+OLD_SECRET_TTL_S = 86_400
 #: Events kept of one run of a job. A run has at most six of status and end, and its progress is told in some 500 steps
 #: however many parts there are, so that nothing is ever cut off here: the bound is a second fence.
 MOST_EVENTS = 2_000
@@ -45,6 +47,13 @@ PATTERNS = {
     "changes": "phi4:changes",  # pub/sub channel: "<job id> <number> <event> <data>", each event as it happens
     "lock": "phi4:lock:{}",  # string: one holder at a time
     "ended": "phi4:ended",  # hash: "<type> <status>" -> jobs that ended so, for metrics
+    "in_flight": "phi4:in_flight:{}",  # counter per share: pages or milliseconds of parts that wait or run
+    "parked": "phi4:parked:{}",  # zset per share: jobs whose next part waits for others of the share to end, in turn
+    "rate": "phi4:rate",  # prefix of what the rate limiter keeps
+    "api_keys": "phi4:api_keys",  # hash: id -> key, without end
+    "revoked_api_keys": "phi4:revoked_api_keys",  # hash: id -> when, without end
+    "webhook_secret": "phi4:webhook_secret:{}",  # string per owner, without end
+    "old_webhook_secret": "phi4:old_webhook_secret:{}",  # string per owner: the one before, for a day
 }
 
 _CONSTANTS = {

@@ -13,7 +13,6 @@ unit_set(job, unit, 'ms', now() - tonumber(unit_get(job, unit, 'start_ms')))
 if ARGV[10] ~= '' then redis.call('HSET', k_job(job), 'engine', ARGV[10], 'model', ARGV[11]) end
 count_out(job, unit, outcome)
 local stop = redis.call('HGET', k_job(job), 'stop')
-local let_in = 0
-if not stop or stop == '' then let_in = admit(job) end
+if not stop or stop == '' then admit(job) end
 progressed(job, unit)
-return {'ok', let_in, settle(job, ARGV[8], tonumber(ARGV[9]))}
+return {'ok', let_in[queue_of(job, unit)] or 0, settle(job, ARGV[8], tonumber(ARGV[9]))}

@@ -3,7 +3,7 @@ local job = ARGV[1]
 local owner = redis.call('HGET', k_job(job), 'owner')
 if not owner then return 0 end
 local queue, attempts, idempotency = job_get(job, 'queue', 'attempts', 'idempotency')
-if queue then drop_waiting(job) drop('prepare', owner, job .. '|finish') end
+if queue then drop_waiting(job) give_whole_share_back(job) drop('prepare', owner, job .. '|finish') end
 for attempt = 1, tonumber(attempts or 1) do
   for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
     local hook = job .. '|job.' .. event .. '|' .. attempt

@@ -12,6 +12,7 @@ for i, spec in ipairs(specs) do
   local n = first + i - 1
   if n == added and not stopping then
     unit_set(job, n, 'spec', spec)
+    unit_set(job, n, 'load', load_of(job, spec))
     unit_set(job, n, 'state', 'held')
     added = added + 1
     redis.call('HSET', k_job(job), 'added', added)
@@ -27,7 +28,6 @@ if sealed == '1' then
   unit_set(job, 'prepare', 'state', 'done')
   unlease(job, 'prepare', token)
 end
-local let_in = 0
-if not stopping then let_in = admit(job) end
+if not stopping then admit(job) end
 if sealed == '1' then finish = settle(job, worker, lease_ms) end
-return {'ok', let_in, finish}
+return {'ok', let_in[redis.call('HGET', k_job(job), 'queue')] or 0, finish}

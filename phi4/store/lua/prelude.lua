@@ -129,21 +129,99 @@ local function enqueue(job, unit)
   return queue
 end
 
--- Let held parts into the queue while the job's window has room. Returns how many went in.
+-- What a part takes of its job's share: milliseconds of a clip, else pages.
+local function load_of(job, spec)
+  local part = cjson.decode(spec)
+  if redis.call('HGET', k_job(job), 'type') == 'asr' then
+    return math.ceil(((part['end'] or 0) - (part.start or 0)) * 1000)
+  end
+  return part.images and #part.images or 1
+end
+
+local function share_of(job)
+  local share = redis.call('HGET', k_job(job), 'share')
+  return share and share ~= '' and share or nil
+end
+
+-- Whether a part may be in flight beside the others of its share. A part that is more than the whole share goes alone; a job
+-- that found no room is first when there is some, or big parts would wait for ever.
+local function has_share(job, load)
+  local share = share_of(job)
+  if not share then return true end
+  local first = redis.call('ZRANGE', k_parked(share), 0, 0)[1]
+  if first and first ~= job then return false end
+  local used = tonumber(redis.call('GET', k_in_flight(share)) or 0)
+  return used == 0 or used + load <= job_num(job, 'share_most')
+end
+
+local function park(job)
+  local share = share_of(job)
+  redis.call('ZADD', k_parked(share), 'NX', redis.call('INCR', k_sequence()), job)
+  keep_shared(k_parked(share)) keep_shared(k_sequence())
+end
+
+local function unpark(job)
+  local share = share_of(job)
+  return share and redis.call('ZREM', k_parked(share), job) == 1
+end
+
+local function take_share(job, load)
+  local share = share_of(job)
+  if not share then return end
+  redis.call('INCRBY', k_in_flight(share), load)
+  keep_shared(k_in_flight(share))
+  job_add(job, 'in_flight', load)
+end
+
+-- How many parts this script has let into each queue.
+local let_in = {}
+
+-- Let held parts into the queue while the job's window and its share have room.
 local function admit(job)
   local added, admitted, window = job_num(job, 'added'), job_num(job, 'admitted'), job_num(job, 'window')
   local busy = job_num(job, 'ready') + job_num(job, 'running')
-  local let_in = 0
-  while admitted < added and busy < window do
-    enqueue(job, tostring(admitted))
-    admitted, busy, let_in = admitted + 1, busy + 1, let_in + 1
+  local went, room = 0, true
+  while admitted < added and busy < window and room do
+    local load = tonumber(unit_get(job, admitted, 'load') or 0)
+    room = has_share(job, load)
+    if room then
+      take_share(job, load)
+      enqueue(job, tostring(admitted))
+      admitted, busy, went = admitted + 1, busy + 1, went + 1
+    end
   end
-  if let_in > 0 then
+  if room then unpark(job) else park(job) end
+  if went > 0 then
     redis.call('HSET', k_job(job), 'admitted', admitted)
-    job_add(job, 'ready', let_in)
-    redis.call('HINCRBY', k_backlog(), 'held', -let_in)
+    job_add(job, 'ready', went)
+    redis.call('HINCRBY', k_backlog(), 'held', -went)
+    local queue = redis.call('HGET', k_job(job), 'queue')
+    let_in[queue] = (let_in[queue] or 0) + went
   end
-  return let_in
+end
+
+-- Let the jobs in that wait for their share, in turn. Tickets for queues that the script does not report come from the reaper.
+local function admit_parked(share)
+  local first = redis.call('ZRANGE', k_parked(share), 0, 0)[1]
+  while first do
+    admit(first)
+    local next = redis.call('ZRANGE', k_parked(share), 0, 0)[1]
+    if next == first then return end
+    first = next
+  end
+end
+
+local function give_share_back(job, load)
+  local share = share_of(job)
+  if not share then return end
+  if redis.call('DECRBY', k_in_flight(share), load) <= 0 then redis.call('DEL', k_in_flight(share)) end
+  job_add(job, 'in_flight', -load)
+  admit_parked(share)
+end
+
+local function give_whole_share_back(job)
+  unpark(job)
+  give_share_back(job, job_num(job, 'in_flight'))
 end
 
 local function schedule_hook(job, event)
@@ -219,20 +297,25 @@ local function count_out(job, unit, outcome)
   if not is_part(unit) then return end
   job_add(job, 'running', -1)
   if outcome ~= '' then job_add(job, outcome, 1) end
+  if outcome ~= 'ready' then give_share_back(job, tonumber(unit_get(job, unit, 'load') or 0)) end
 end
 
 local function drop_waiting(job)
   local owner, queue, added, admitted = job_get(job, 'owner', 'queue', 'added', 'admitted')
   drop('prepare', owner, job .. '|prepare')
   if unit_get(job, 'prepare', 'state') == 'ready' then unit_set(job, 'prepare', 'state', 'dropped') end
+  local load = 0
   for n = 0, tonumber(admitted) - 1 do
     if unit_get(job, n, 'state') == 'ready' then
       drop(queue, owner, job .. '|' .. n)
       unit_set(job, n, 'state', 'dropped')
+      load = load + tonumber(unit_get(job, n, 'load') or 0)
     end
   end
   redis.call('HINCRBY', k_backlog(), 'held', tonumber(admitted) - tonumber(added))
   redis.call('HSET', k_job(job), 'ready', 0, 'admitted', added)
+  unpark(job)
+  give_share_back(job, load)
 end
 
 -- Write a piece of a running part's text: bytes from `offset` on of its attempt's `take`-th telling. Sent twice, or with more

@@ -19,7 +19,7 @@ local function give_up(job, unit, token)
     unit_set(job, unit, 'error', lost_error)
     count_out(job, unit, 'failed')
     progressed(job, unit)
-    if admit(job) > 0 then to_wake(queue_of(job, unit)) end
+    admit(job)
     to_wake(settle_later(job))
   end
 end
@@ -62,6 +62,7 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
     local type, owner = job_get(job, 'type', 'owner')
     if not TERMINAL[status] then finish_job(job, 'expired', '') end
     drop('prepare', owner, job .. '|finish')
+    give_whole_share_back(job)
     redis.call('DEL', k_units(job))
     erase_events(job)
     redis.call('HSET', k_job(job), 'status', 'expired')
@@ -79,4 +80,5 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
     redis.call('HSET', k_job(job), 'stop', 'expired')
   end
 end
+for queue in pairs(let_in) do to_wake(queue) end
 return {put, stopped, expired, wake}
