@@ -165,9 +165,10 @@ class Remote:
         problem = _fields(response)
         if "code" not in problem:
             return self._stranger(response)
-        return Refused(
-            str(problem["code"]), _sentence(problem), status=response.status_code, retry_after=_retry_after(response)
-        )
+        message = _sentence(problem)
+        if response.status_code == 401:
+            message = "The service asks for a key: set PHI4_API_KEY to one that is valid."
+        return Refused(str(problem["code"]), message, status=response.status_code, retry_after=_retry_after(response))
 
     def _job(self, response: httpx.Response) -> Job:
         return self._object(response, "id")

@@ -215,7 +215,7 @@ def _check_shares(store: Store) -> None:
         loads = [_loads(store, record) for record in mine.values()]
         assert used <= most or sum(len(busy) for busy, _ in loads) == 1, "only a part that is more than the share alone"
         waiting = raw(store).zrange(key("parked", share), 0, -1)
-        assert set(waiting) <= mine.keys()
+        assert all(mine[job_id]["added"] > mine[job_id]["admitted"] for job_id in waiting), "each has a part that waits"
         if waiting:
             assert used + _loads(store, mine[waiting[0]])[1][0] > most, "the first would fit"
         for job_id in mine.keys() - set(waiting):

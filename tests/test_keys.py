@@ -215,6 +215,22 @@ def test_a_revoked_key_is_refused_by_a_running_service(valkey: str, tmp_path: Pa
         assert service.http.get("/v1/jobs").status_code == 401
 
 
+def test_the_command_sends_the_key_of_its_environment(valkey: str, tmp_path: Path) -> None:
+    """PHI4_API_KEY; without it, it says what is missing."""
+    with api_alone(valkey, tmp_path) as service:
+        token, _ = Store.at(service.redis_url).access.create("acme", "acme")
+        eventually(lambda: service.http.get("/v1/jobs").status_code == 401, what="the key's being known")
+
+        def phi4(**env: str) -> Result:
+            return CliRunner().invoke(command, ["jobs", "list"], env={"PHI4_URL": str(service.http.base_url)} | env)
+
+        assert phi4(PHI4_API_KEY=f"{token}\n").exit_code == 0
+        refused = phi4(PHI4_API_KEY="")
+
+    assert refused.exit_code == 1
+    assert "PHI4_API_KEY" in refused.stderr
+
+
 # -- without keys
 
 

@@ -142,13 +142,14 @@ def test_whatever_ends_a_job_gives_its_share_back(store: Store, end: Callable[[S
 @pytest.mark.parametrize("end", ["cancel", "delete"])
 def test_a_job_that_waits_can_be_ended(store: Store, end: str) -> None:
     """It leaves the queue of its share, and holds up nobody behind it."""
-    first, waits, behind = (prepared(store, 2, share=TWO_PAGES) for _ in range(3))
+    first, behind, waits = (prepared(store, 2, share=TWO_PAGES) for _ in range(3))
 
     if end == "cancel":
         store.jobs.cancel(waits.id, Cancelled())
         assert read(store, waits).status == "cancelled"
     else:
         store.jobs.delete(waits.id)
+    check_store(store)
 
     for _ in range(2):
         complete(store, claim(store))
@@ -174,7 +175,9 @@ def test_a_question_over_more_pages_than_the_share_goes_alone(store: Store) -> N
     assert (in_flight(store, small), in_flight(store, big)) == (2, 0)
 
     complete(store, claim(store))
-    assert (in_flight(store, big), in_flight(store, later)) == (0, 0), "there is room, but the big one is first"
+    newest = prepared(store, 1, share=TWO_PAGES)
+    waiting = (in_flight(store, big), in_flight(store, later), in_flight(store, newest))
+    assert waiting == (0, 0, 0), "there is room for a page, but the big one is first"
     complete(store, claim(store))
     assert (in_flight(store, big), in_flight(store, later)) == (5, 0)
     assert claim(store).job.id == big.id

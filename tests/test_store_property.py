@@ -127,6 +127,15 @@ class Walk(RuleBasedStateMachine):
             return multiple() if finish is None else finish
         return multiple()
 
+    @rule(target=held, parts=st.integers(1, 4), pages=st.integers(1, 3))
+    def prepare(self, parts: int, pages: int) -> Any:
+        """Prepare the next job in one go, and begin with the next part: walks would else seldom come so far."""
+        if unit := self.store.work.claim("prepare", WORKER, LONG_MS):
+            with self._reporting():
+                plan(self.store, unit, parts, first=unit.job.added, pages=pages)
+        part = self.store.work.claim(VISION, WORKER, LONG_MS)
+        return multiple() if part is None else part
+
     @rule(target=held, unit=held, well=st.booleans())
     def end(self, unit: Unit, well: bool) -> Any:
         """Report a unit as done or failed; it may have been lost, or reported before."""
