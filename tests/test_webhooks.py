@@ -330,3 +330,24 @@ def test_a_delivery_goes_out_once_although_many_workers_look(store: Store, blobs
         eventually(lambda: raw(store).zcard(key("hooks")) == 0, what="all deliveries")
     assert len(receiver.seen) == 10
     assert len({r.headers["webhook-id"] for r in receiver.seen}) == 10
+
+
+def test_deliveries_go_on_however_often_the_store_could_not_be_asked(
+    store: Store,
+    blobs: Blobs,
+    webhooks: Webhooks,
+    receiver: Web,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Here it has no memory left, for longer than there are places for deliveries."""
+    monkeypatch.setattr("worker.webhooks._POLL_S", 0.01)
+    completed(store, blobs, receiver.url)
+    raw(store).config_set("maxmemory", "1mb")
+    try:
+        with running(webhooks):
+            eventually(lambda: caplog.messages.count("webhooks wait") > 40, what="many a failure")
+            raw(store).config_set("maxmemory", 0)
+            eventually(lambda: receiver.seen, what="the delivery")
+    finally:
+        raw(store).config_set("maxmemory", 0)

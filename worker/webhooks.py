@@ -81,10 +81,14 @@ class Webhooks:
     def _deliver_due(self) -> None:
         while not self._end.is_set():
             self._free.acquire()
-            # Twice the longest a try may take: a delivery whose worker died is due again after that.
-            hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000)
+            hook = None
+            try:
+                # Twice the longest a try may take: a delivery whose worker died is due again after that.
+                hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000)
+            finally:
+                if hook is None:
+                    self._free.release()
             if hook is None:
-                self._free.release()
                 return
             self._pool.submit(self._deliver, hook)
 

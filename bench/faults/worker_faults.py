@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from bench.faults.mix import Kind
+from bench.faults.mix import Accepted, Kind
+from bench.faults.processes import until
 from bench.faults.run import Fault, Scene
 from tests.scripted_jobs import document, picture
 
@@ -53,9 +54,21 @@ def _found_out(scene: Scene) -> list[str]:
 def _hang(scene: Scene) -> None:
     """One part that hears nothing any more, with a deadline on its job."""
     pid = scene.service.running["infer"].pid
-    hanging = Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled")
-    scene.mix.send(scene.http, hanging, priority="high", cancel_after="4")
+    while not _starts(scene):  # on a busy machine the deadline may come first
+        pass
     scene.service.await_restart("infer", pid)
+
+
+def _starts(scene: Scene) -> bool:
+    hanging = Kind("ocr", "hang 600", (picture(9),), 1, ends="cancelled")
+    job = scene.mix.send(scene.http, hanging, priority="high", cancel_after="6")
+    assert job is not None
+    until(lambda: _status(scene, job) != "queued", seconds=60, what="its start")
+    return _status(scene, job) == "in_progress"
+
+
+def _status(scene: Scene, job: Accepted) -> str:
+    return str(scene.http.get(f"/v1/jobs/{job.id}").json()["status"])
 
 
 KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
