@@ -37,7 +37,6 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.NoResult: 409,
     errors.NotRetryable: 409,
     errors.TooManyStreams: 429,
-    errors.TooManyUploads: 429,
     errors.FormatUnavailable: 422,
     errors.IdempotencyConflict: 409,
     errors.IdempotencyMismatch: 422,

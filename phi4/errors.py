@@ -115,13 +115,6 @@ class NotRetryable(RequestError):
     code = "not_retryable"
 
 
-class TooManyUploads(RequestError):
-    """Too many requests are being received; try again in a moment."""
-
-    code = "too_many_uploads"
-    retryable = True
-
-
 class TooManyStreams(RequestError):
     """Too many event streams are open; try again in a moment, or poll the job with `?wait=`."""
 

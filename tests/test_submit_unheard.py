@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from api.auth import Caller
 from api.body import Submission, Upload
 from api.schemas import JobRequest
 from api.submit import Accepted, Submit
@@ -18,7 +19,7 @@ from phi4.blobs import Blobs
 from phi4.errors import IdempotencyConflict, StoreUnavailable
 from phi4.queue import Tickets, celery_app
 from phi4.settings import load
-from phi4.store import Store, connect
+from phi4.store import LOCAL, Store, connect
 from tests.conftest import png
 
 
@@ -51,7 +52,7 @@ class HardOfHearing:
         """Submit a picture."""
         uploads = (Upload("a.png", io.BytesIO(png())),)
         submission = Submission(JobRequest.model_validate({"type": "ocr"}), {}, uploads)
-        return self.submit.accept(submission, owner="local", idempotency_key=key, traceparent="")
+        return self.submit.accept(submission, caller=Caller(LOCAL), idempotency_key=key, traceparent="")
 
 
 @pytest.fixture
