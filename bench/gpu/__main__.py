@@ -20,7 +20,9 @@ from typing import Any
 
 from bench.__main__ import keep
 from bench.gpu.inputs import Inputs
-from bench.gpu.measure import FULL, TINY, Bench, default_side_workers
+from bench.gpu.measure import FULL, TINY, Bench
+from cli.local import side_workers
+from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
 
 _TINY_ARGS = "--dtype float32 --enforce-eager --skip-mm-profiling"
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="the model's folder")
     parser.add_argument("--extra", default="--load-format dummy", help="more arguments for vLLM")
     parser.add_argument("--gpus", type=int, default=1, help="2 also measures two workers and tensor parallel 2")
-    parser.add_argument("--side-workers", type=int, default=default_side_workers(), help="processes that prepare jobs")
+    parser.add_argument(
+        "--side-workers", type=int, default=side_workers(Settings()), help="processes that prepare jobs"
+    )
     parser.add_argument("--tiny", action="store_true", help="the tiny checkpoint, also without a GPU")
     asked = parser.parse_args(arguments)
     # vLLM's log would stand between the figures.

@@ -20,8 +20,6 @@ from phi4.settings import load
 from worker.engines.vllm import MAX_RENDER_THREADS
 
 _KINDS = ("pages", "clips")
-#: Four prepare more pages and clips than one engine reads.
-_MOST_SIDE_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -145,8 +143,3 @@ class Bench:
         return (
             f"{self.side_workers} side worker{'s' * (self.side_workers > 1)}, PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
         )
-
-
-def default_side_workers() -> int:
-    """Say how many side workers this machine's cores can feed an engine with."""
-    return max(1, min(_MOST_SIDE_WORKERS, (os.cpu_count() or 1) // 4))
