@@ -60,11 +60,14 @@ class VllmEngine:
     """Reads pages, answers questions and writes down speech, many at once, on one engine."""
 
     name = "vllm"
-    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
 
     def __init__(self, settings: Settings) -> None:
         self.model = settings.served_name
         self.slots = settings.max_in_flight
+        #: An adapter that was folded into the weights serves its own modality alone.
+        self.modalities: frozenset[Modality] = (
+            frozenset({"vision", "speech", "text"}) if settings.serve == "all" else frozenset({settings.serve})
+        )
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
         self._render_threads = threads
