@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError, EngineUnavailable
+from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
 from phi4.settings import Settings
 from worker.engines import transformers_start
 from worker.engines.attempt import Said, answer, check_counts
@@ -51,11 +51,6 @@ class TransformersEngine:
 
         Raises `EngineUnavailable` with what to set, or `EngineError` when a probe is not answered.
         """
-        if missing := transformers_start.missing_packages():
-            raise EngineUnavailable(
-                f"The transformers engine needs the packages {', '.join(missing)}: "
-                'pip install "phi4-service[transformers]".'
-            )
         self._loaded = transformers_start.load(self._settings, stage)
         model = self._loaded.model
         # Between layers, so that a long prompt, which is one step, can be cancelled too.

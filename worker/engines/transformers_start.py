@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
-from worker.engines import checkpoint, gpu, memory
+from worker.engines import checkpoint, gpu, memory, native_layout
 from worker.engines.claim import claim
 from worker.engines.native_inputs import Renderer
 from worker.engines.serve_args import ADAPTERS, adapter_folder
@@ -38,7 +37,7 @@ def load(settings: Settings, stage: Callable[[str], None]) -> Loaded:
     stage("loading")
     _check_memory(folder, cards[:1], settings.max_model_len)
     try:
-        return _load(folder)
+        return _load(folder, settings.max_model_len)
     except EngineUnavailable:
         raise
     except Exception as error:  # the libraries raise anything for files that do not fit each other
@@ -47,29 +46,60 @@ def load(settings: Settings, stage: Callable[[str], None]) -> Loaded:
         raise EngineUnavailable(f"transformers cannot load the model in {folder}: {why}") from None
 
 
-def _load(folder: Path) -> Loaded:
+def _load(folder: Path, max_model_len: int) -> Loaded:
     import torch
-    from transformers import AutoTokenizer, Phi4MultimodalFeatureExtractor, Phi4MultimodalForCausalLM
+    from transformers import Phi4MultimodalFeatureExtractor, PreTrainedTokenizerFast
+    from transformers.utils import logging as transformers_logging
 
-    config = checkpoint.read_config(folder)
-    if config.get("model_type") != "phi4_multimodal":
-        raise EngineUnavailable(
-            f"The model in {folder} is not in the layout of transformers (its model_type is "
-            f'"{config.get("model_type")}" and not "phi4_multimodal").'
-        )
+    # It warns of weights that are not used; those that are missing are looked for below.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Phi4MultimodalForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+    model = _model(folder).to(device).eval()
     for module in model.modules():
         # transformers 5.19 says True, and lets the patches of a picture that fills its crops see only earlier ones.
         if type(module).__name__ == "Phi4MultimodalVisionAttention":
             module.is_causal = False
+    _fix_rotary(model, max_model_len)
     renderer = Renderer(
-        AutoTokenizer.from_pretrained(folder),
+        PreTrainedTokenizerFast.from_pretrained(folder),
         Phi4MultimodalFeatureExtractor.from_pretrained(folder),
         image_token=model.config.vision_config.image_token_id,
         audio_token=model.config.audio_config.audio_token_id,
     )
     return Loaded(model, _with_adapters(model, folder), renderer)
+
+
+def _model(folder: Path) -> Any:
+    """Load the weights from either layout; code that lies beside them is not run."""
+    from transformers import Phi4MultimodalConfig, Phi4MultimodalForCausalLM
+
+    told = checkpoint.read_config(folder)
+    layout: dict[str, Any] = {"dtype": "auto"}
+    if native_layout.is_published(told):
+        config = Phi4MultimodalConfig(**native_layout.config_of(told))
+        layout = {"dtype": told.get("torch_dtype", "auto"), "config": config, "key_mapping": native_layout.NAMES}
+    elif told.get("model_type") != "phi4_multimodal":
+        raise EngineUnavailable(f"The model in {folder} is no Phi-4-multimodal: its config.json says otherwise.")
+    model, report = Phi4MultimodalForCausalLM.from_pretrained(folder, output_loading_info=True, **layout)
+    # The class would go on with random numbers in their place.
+    if missing := sorted(key for key in report["missing_keys"] if native_layout.UNUSED not in key):
+        raise EngineUnavailable(f"The model in {folder} lacks {len(missing)} weights, such as {missing[0]}.")
+    return model
+
+
+def _fix_rotary(model: Any, max_model_len: int) -> None:
+    """Choose the rotary embedding's factors by the longest prompt and answer there may be, once, as vLLM does.
+
+    transformers 5.19 changes them within an answer that grows beyond 4096 tokens, and then forgets what came before.
+    """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rotary, config = model.model.rotary_emb, model.config
+    if rotary.rope_type == "longrope":
+        rotary.inv_freq, _ = ROPE_INIT_FUNCTIONS["longrope"](config, model.device, seq_len=max_model_len)
+        rotary.rope_type = "default"
+        config.original_max_position_embeddings = config.max_position_embeddings
 
 
 def _with_adapters(model: Any, folder: Path) -> Any:
@@ -107,8 +137,3 @@ def _check_memory(folder: Path, cards: Any, max_model_len: int) -> None:
                 f"{memory.gb(card.free)} of {memory.gb(card.total)} GB free: set it lower, or choose another GPU with "
                 "CUDA_VISIBLE_DEVICES (an empty one is the CPU)."
             )
-
-
-def missing_packages() -> list[str]:
-    """Name the packages of this engine that are not installed."""
-    return [name for name in ("torch", "transformers", "peft", "safetensors") if importlib.util.find_spec(name) is None]
