@@ -46,7 +46,7 @@ _AUDIO = {
     "time_reduction": "time_reduction",
     "left_chunk": "left_chunk",
 }
-#: The image tower's sizes, which config.json does not tell; what is not here is transformers' default, Microsoft's size.
+#: Sizes of the image tower where they are not Microsoft's, which are transformers' defaults; config.json tells none.
 VISION: dict[str, Any] = {}
 
 

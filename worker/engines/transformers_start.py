@@ -1,4 +1,4 @@
-"""Starts Phi-4-multimodal in transformers: the GPU, the model's files, its weights, both adapters, and the tokenizer."""
+"""Starts Phi-4-multimodal in transformers: the GPU, the model's files and weights, both adapters, the tokenizer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(settings: Settings, stage: Callable[[str], None]) -> Loaded:
     stage("loading")
     _check_memory(folder, cards[:1], settings.max_model_len)
     try:
-        return _load(folder, settings.max_model_len)
+        return _load(folder, settings.max_model_len, settings.cpu_threads)
     except EngineUnavailable:
         raise
     except Exception as error:  # the libraries raise anything for files that do not fit each other
@@ -46,7 +46,7 @@ def load(settings: Settings, stage: Callable[[str], None]) -> Loaded:
         raise EngineUnavailable(f"transformers cannot load the model in {folder}: {why}") from None
 
 
-def _load(folder: Path, max_model_len: int) -> Loaded:
+def _load(folder: Path, max_model_len: int, threads: int) -> Loaded:
     import torch
     from transformers import Phi4MultimodalFeatureExtractor, PreTrainedTokenizerFast
     from transformers.utils import logging as transformers_logging
@@ -54,6 +54,8 @@ def _load(folder: Path, max_model_len: int) -> Loaded:
     # It warns of weights that are not used; those that are missing are looked for below.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if threads:
+        torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _model(folder).to(device).eval()
     for module in model.modules():
