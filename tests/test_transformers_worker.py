@@ -35,7 +35,7 @@ def transformers_service(
         service.start("api", "api")
         service.start("side", "worker", "side", PHI4_METRICS_PORT="0")
         service.start("infer", "worker", "infer", PHI4_METRICS_PORT="0", PHI4_ENGINE="transformers")
-        eventually(service.is_ready, seconds=120, what="readiness")
+        eventually(service.is_ready, seconds=240, what="readiness")
         yield service
     finally:
         codes = service.stop_all()

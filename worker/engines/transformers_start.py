@@ -64,8 +64,8 @@ def _load(folder: Path, max_model_len: int, threads: int) -> Loaded:
             module.is_causal = False
     _fix_rotary(model, max_model_len)
     renderer = Renderer(
-        PreTrainedTokenizerFast.from_pretrained(folder),
-        Phi4MultimodalFeatureExtractor.from_pretrained(folder),
+        PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True),
+        Phi4MultimodalFeatureExtractor.from_pretrained(folder, local_files_only=True),
         image_token=model.config.vision_config.image_token_id,
         audio_token=model.config.audio_config.audio_token_id,
     )
@@ -83,7 +83,9 @@ def _model(folder: Path) -> Any:
         layout = {"dtype": told.get("torch_dtype", "auto"), "config": config, "key_mapping": native_layout.NAMES}
     elif told.get("model_type") != "phi4_multimodal":
         raise EngineUnavailable(f"The model in {folder} is no Phi-4-multimodal: its config.json says otherwise.")
-    model, report = Phi4MultimodalForCausalLM.from_pretrained(folder, output_loading_info=True, **layout)
+    model, report = Phi4MultimodalForCausalLM.from_pretrained(
+        folder, output_loading_info=True, local_files_only=True, **layout
+    )
     # The class would go on with random numbers in their place.
     if missing := sorted(key for key in report["missing_keys"] if native_layout.UNUSED not in key):
         raise EngineUnavailable(f"The model in {folder} lacks {len(missing)} weights, such as {missing[0]}.")
