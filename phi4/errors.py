@@ -115,6 +115,13 @@ class NotRetryable(RequestError):
     code = "not_retryable"
 
 
+class DeliveryUnderWay(RequestError):
+    """This webhook is being sent right now; look at the job's deliveries in a moment."""
+
+    code = "delivery_under_way"
+    retryable = True
+
+
 class TooManyUploads(RequestError):
     """Too many requests are being received; try again in a moment."""
 

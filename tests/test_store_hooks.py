@@ -20,7 +20,9 @@ from tests.making_jobs import (
     finished,
     raw,
     read,
+    scheduled,
     submit,
+    take_hook,
 )
 
 CANCEL = Cancelled("Enough.")
@@ -38,7 +40,7 @@ def _consistent_store(store: Store) -> Any:
 
 def events(store: Store) -> list[str]:
     """The names of the deliveries that are scheduled."""
-    return [name.split("|")[1] for name in raw(store).zrange(key("hooks"), 0, -1)]
+    return [name.split("|")[1] for name in scheduled(store)]
 
 
 def with_hook(**fields: Any) -> dict[str, Any]:
@@ -61,35 +63,35 @@ def test_a_delivery_is_taken_by_one_and_due_again_when_its_taker_dies(store: Sto
     """For as long as its lease; nothing is lost."""
     job = submit(store, **with_hook())
     store.jobs.cancel(job.id, CANCEL)
-    hook = store.hooks.take(50)
+    hook = take_hook(store, 50)
     assert hook is not None
     assert (hook.job_id, hook.event, hook.tries, hook.url) == (job.id, "job.cancelled", 0, "https://a.example/h")
-    assert store.hooks.take(50) in (None, hook)
-    assert eventually(lambda: store.hooks.take(LONG_MS), what="the end of the lease") == hook
-    assert store.hooks.take(LONG_MS) is None
+    assert take_hook(store, 50) in (None, hook)
+    assert eventually(lambda: take_hook(store), what="the end of the lease") == hook
+    assert take_hook(store) is None
 
 
 @pytest.mark.parametrize("outcome", ["delivered", "given_up"])
 def test_a_delivery_that_is_over_is_not_due_again(store: Store, outcome: Any) -> None:
     """Also when a try that outlived its lease reports after it, and says that it failed."""
     store.jobs.cancel(submit(store, **with_hook()).id, CANCEL)
-    hook = store.hooks.take(LONG_MS)
+    hook = take_hook(store)
     assert hook is not None
     store.hooks.tried(hook, outcome, "200")
-    store.hooks.tried(hook, "retry", "timeout", 0)
-    assert store.hooks.take(LONG_MS) is None
+    store.hooks.tried(hook, "retry", "timeout", wait_ms=0)
+    assert take_hook(store) is None
     assert raw(store).hget(key("hook", hook.name), "outcome") == outcome
 
 
 def test_a_delivery_tried_in_vain_is_due_after_its_wait(store: Store) -> None:
     """And knows how often it was tried."""
     store.jobs.cancel(submit(store, **with_hook()).id, CANCEL)
-    hook = store.hooks.take(LONG_MS)
+    hook = take_hook(store)
     assert hook is not None
-    store.hooks.tried(hook, "retry", "503", LONG_MS)
-    assert store.hooks.take(LONG_MS) is None
-    store.hooks.tried(hook, "retry", "503", 0)
-    again = store.hooks.take(LONG_MS)
+    store.hooks.tried(hook, "retry", "503", wait_ms=LONG_MS)
+    assert take_hook(store) is None
+    store.hooks.tried(hook, "retry", "503", wait_ms=0)
+    again = take_hook(store)
     assert (again and again.name, again and again.tries) == (hook.name, 2)
 
 
@@ -97,11 +99,11 @@ def test_a_deleted_jobs_delivery_is_not_revived_by_its_report(store: Store) -> N
     """The worker that posted it comes too late."""
     job = submit(store, **with_hook())
     store.jobs.cancel(job.id, CANCEL)
-    hook = store.hooks.take(LONG_MS)
+    hook = take_hook(store)
     assert hook is not None
     store.jobs.delete(job.id)
-    store.hooks.tried(hook, "retry", "503", 0)
-    assert store.hooks.take(LONG_MS) is None
+    store.hooks.tried(hook, "retry", "503", wait_ms=0)
+    assert take_hook(store) is None
     assert not raw(store).exists(key("hook", hook.name))
 
 
