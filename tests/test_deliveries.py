@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from standardwebhooks import Webhook
 
 from phi4.store import Store
 from tests.conftest import Service, eventually
-from tests.making_jobs import make_due
+from tests.keyed_app import keyed
+from tests.making_jobs import make_due, new_job, reap_until
 from tests.scripted_jobs import prompted, running
 from tests.servers import Reply, Web, web
 
@@ -154,6 +156,21 @@ def test_an_event_is_not_sent_twice_at_once(service: Service, receiver: Web) -> 
     assert (response.status_code, response.json()["code"]) == (409, "delivery_under_way")
     tried(service, job_id, 1, "delivered")
     assert len(receiver.seen) == 1
+
+
+def test_an_expired_jobs_deliveries_are_told_and_not_sent_again(store: Store, tmp_path: Path) -> None:
+    """Its end was an event too; but what would be sent again has been erased."""
+    shop = keyed(store, tmp_path, acme={})
+    job = new_job("acme", webhook_url="https://a.example/", webhook_events=("job.expired",), expires_in=0)
+    store.jobs.submit(job, most_waiting=10)
+    reap_until(store, lambda r: r.expired)
+
+    response = shop.client("acme").get(f"/v1/jobs/{job.id}/deliveries")
+
+    [delivery] = response.get_json()["data"]
+    assert (delivery["event"], delivery["state"], delivery["attempts"]) == ("job.expired", "pending", [])
+    refused = shop.client("acme").post(f"/v1/jobs/{job.id}/deliveries/{delivery['id']}/replay")
+    assert (refused.status_code, refused.get_json()["code"]) == (410, "expired")
 
 
 def test_a_deleted_job_tells_nothing_more(service: Service, receiver: Web) -> None:

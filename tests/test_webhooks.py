@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from phi4.blobs import Blobs
+from phi4.client import verify_webhook
 from phi4.errors import Cancelled
 from phi4.job import NewJob
 from phi4.store import Hook, Store
@@ -139,6 +141,24 @@ def test_a_delivery_is_signed(store: Store, blobs: Blobs, webhooks: Webhooks, re
     assert request.headers["webhook-signature"] == signature_of(request)
     seconds, _ = raw(store).time()
     assert abs(int(request.headers["webhook-timestamp"]) - int(seconds)) < 60
+
+
+def test_while_a_secret_is_replaced_each_one_signs(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """The newest first; receivers that know either of them take the delivery, others do not."""
+    new, other = ("whsec_" + base64.b64encode(letter * 32).decode() for letter in (b"n", b"o"))
+    completed(store, blobs, receiver.url)
+    assert make(store, blobs, new, SECRET).post(due(store)) == ("delivered", "200")
+    [request] = receiver.seen
+    signatures = request.headers["webhook-signature"].split(" ")
+    assert (len(signatures), signatures[1]) == (2, signature_of(request))
+    event = json.loads(request.body)
+    for known in (new, SECRET):
+        assert Webhook(known).verify(request.body, request.headers) == event
+        assert verify_webhook(request.body, request.headers, known) == event
+        assert verify_webhook(request.body, request.headers, known, other) == event
+        assert verify_webhook(request.body, request.headers, other, known) == event
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(request.body, request.headers, other, other)
 
 
 def test_a_trace_goes_on_with_the_delivery(store: Store, blobs: Blobs, webhooks: Webhooks, receiver: Web) -> None:
@@ -280,6 +300,20 @@ def test_a_receiver_that_is_gone_for_good_is_not_asked_again(
     assert (len(receiver.seen), scheduled(store)) == (1, {})
 
 
+def test_tries_go_on_in_another_worker(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """The schedule is in the store: a worker that starts goes on where one that ended had stopped."""
+    receiver.answer = lambda _: Reply(503)
+    completed(store, blobs, receiver.url)
+    [name] = scheduled(store)
+    for tries, wait in enumerate(WAITS[:3], start=1):
+        with running(make(store, blobs)):
+            known = tried(store, Hook(name, 0, 0, ""), tries)
+        assert scheduled(store)[name] - int(known["tried_ms"]) >= wait * 1_000
+        make_due(store, receiver.url)
+    assert len(receiver.seen) == 3
+    assert len({r.headers["webhook-id"] for r in receiver.seen}) == 1
+
+
 def test_different_events_have_different_ids(store: Store, blobs: Blobs, webhooks: Webhooks, receiver: Web) -> None:
     """Of one job, and of different jobs at the same moment."""
     for _ in range(2):
@@ -333,6 +367,25 @@ def test_a_slow_receiver_holds_up_no_other(store: Store, blobs: Blobs, webhooks:
         eventually(lambda: len(receiver.seen) == 6, what="all under way")
         answering.set()
     assert scheduled(store) == {}
+
+
+def test_a_receiver_that_hangs_takes_no_places_from_others(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """However many deliveries wait for it: a few are under way, in all workers together; others have the rest."""
+    answering = threading.Event()
+    with web() as dead, ExitStack() as stack:
+        dead.answer = lambda _: Reply(200 if answering.wait(60) else 500)
+        for _ in range(100):
+            completed(store, blobs, dead.url)
+        for _ in range(20):
+            completed(store, blobs, receiver.url)
+        for _ in range(2):
+            stack.enter_context(running(make(store, blobs, seconds=60, per_host=3)))
+        eventually(lambda: len(receiver.seen) == 20, what="all deliveries to the other")
+        eventually(lambda: len(scheduled(store)) == 100, what="the reports on them")
+        assert len(dead.seen) == 3
+        answering.set()
+        eventually(lambda: scheduled(store) == {}, what="the rest, when it answers again")
+        assert len({r.headers["webhook-id"] for r in dead.seen}) == len(dead.seen) == 100
 
 
 def test_a_delivery_goes_out_once_although_many_workers_look(store: Store, blobs: Blobs, receiver: Web) -> None:

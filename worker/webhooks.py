@@ -117,6 +117,7 @@ class Webhooks:
             log(_log, "webhook waits", level=logging.WARNING, job=hook.job_id, error=error.message)
         finally:
             self._free.release()
+            self._wake.set()  # its receiver may take the next one now
 
     def _try(self, hook: Hook) -> tuple[HookOutcome, str]:
         """As `post`; a fault of this service counts as a try too, or it would be met again for ever."""

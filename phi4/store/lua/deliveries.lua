@@ -1,4 +1,4 @@
--- ARGV: job. Tells of the webhooks of its last runs.
+-- ARGV: job. Tells of the webhooks of its last runs, in the order of their events.
 -- Returns {{hook, tries, event_ms, url}, {outcome, due_ms}, {try (JSON)…}}…
 local job, found = ARGV[1], {}
 local attempts = job_num(job, 'attempts')
