@@ -83,8 +83,8 @@ class Hooks:
     def deliveries(self, job_id: str) -> list[Delivery]:
         """Tell of a job's events that are for a receiver, newest first; of the last runs and tries only."""
         found = self._scripts.run("deliveries", job_id)
-        deliveries = [_delivery(Hook(*hook), *state, told=told) for hook, state, told in found]
-        return sorted(reversed(deliveries), key=lambda d: d.hook.event_ms, reverse=True)
+        deliveries = [_delivery(Hook(*hook), *state, told=told) for hook, state, told in reversed(found)]
+        return sorted(deliveries, key=lambda d: d.hook.event_ms, reverse=True)
 
     def replay(self, job_id: str, delivery_id: str) -> Delivery:
         """Send an event again now, under the same id, and retry as often as a new one.
