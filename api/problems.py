@@ -36,6 +36,7 @@ STATUS: dict[type[Phi4Error], int] = {
     errors.NotFinished: 409,
     errors.NoResult: 409,
     errors.NotRetryable: 409,
+    errors.DeliveryUnderWay: 409,
     errors.TooManyStreams: 429,
     errors.FormatUnavailable: 422,
     errors.IdempotencyConflict: 409,

@@ -115,6 +115,13 @@ class NotRetryable(RequestError):
     code = "not_retryable"
 
 
+class DeliveryUnderWay(RequestError):
+    """This webhook is being sent right now; look at the job's deliveries in a moment."""
+
+    code = "delivery_under_way"
+    retryable = True
+
+
 class TooManyStreams(RequestError):
     """Too many event streams are open; try again in a moment, or poll the job with `?wait=`."""
 

@@ -185,7 +185,12 @@ class Worker:
     def _side_services(self) -> list[Reaper | Webhooks]:
         settings = self.settings
         webhooks = Webhooks(
-            self.store, self.blobs, self.outgoing, secret=settings.webhook_secret, seconds=settings.webhook_seconds
+            self.store,
+            self.blobs,
+            self.outgoing,
+            secrets=settings.webhook_secrets,
+            seconds=settings.webhook_seconds,
+            per_host=settings.webhooks_per_host,
         )
         reaper = Reaper(
             self.store,
