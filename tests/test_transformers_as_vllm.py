@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from phi4.settings import load
-from tests.tiny_phi4.config import vision_config
 from tests.tiny_phi4.sizes import TINY
 from tests.vllm_on_cpu import MAX_MODEL_LEN, picture, sound
 from worker.engines import native_layout
@@ -17,6 +16,7 @@ from worker.engines.base import AskImages, Call, Chat, ReadPage, Task, Transcrib
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
 pytest.importorskip("peft", reason="peft is not installed here; `make test` runs this file in .venv-vllm")
 
+from tests.tiny_phi4.config import vision_config
 from worker.engines.transformers import TransformersEngine  # needs transformers
 
 if TYPE_CHECKING:

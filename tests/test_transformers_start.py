@@ -13,7 +13,6 @@ import pytest
 
 from phi4.errors import EngineUnavailable
 from phi4.settings import load
-from tests.tiny_phi4.config import vision_config
 from tests.tiny_phi4.sizes import TINY
 from tests.vllm_on_cpu import picture, sound
 from worker.engines import native_layout
@@ -25,6 +24,7 @@ pytest.importorskip("peft", reason="peft is not installed here; `make test` runs
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tiny_phi4.config import vision_config
 from worker.engines.transformers import TransformersEngine
 
 #: What torch and transformers warn of is theirs.
