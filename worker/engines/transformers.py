@@ -33,6 +33,7 @@ class TransformersEngine:
     name = "transformers"
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 1
+    ahead = 0
 
     def __init__(self, settings: Settings) -> None:
         self.model = settings.served_name

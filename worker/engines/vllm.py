@@ -57,7 +57,7 @@ class VllmEngine:
         )
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
-        self._render_threads = threads
+        self.ahead = self._render_threads = threads
         self._rendering = threading.BoundedSemaphore(threads)
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None

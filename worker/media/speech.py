@@ -26,7 +26,7 @@ _SMOOTHING = round(0.16 * _SECOND)
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 3.0 * _SECOND, 0.3 * _SECOND
 _ANY_BREATH_WILL_DO = 0.7  # of the longest clip
 
-# Judging a window takes 0.15 ms outside Python. Threads that do it at once spend as much again on handing each other the
+# Judging a window takes 0.15 ms outside Python. Threads that do it at once spend as much again on handing over the
 # interpreter (four: 0.25 s of processor time for a clip of 30 s, one: 0.15 s), so they take turns of 2 s of sound.
 _TURN = 64
 _judging = threading.Lock()
