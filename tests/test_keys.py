@@ -22,7 +22,7 @@ from tests.making_jobs import raw
 
 #: Routes for those who have no key: whether the service lives, and how to use it.
 FREE = {"/", "/docs", "/docs/<any('swagger-ui.css', 'swagger-ui-bundle.js', 'favicon-32x32.png'):name>"}
-FREE |= {"/openapi.json", "/livez", "/readyz", "/health"}
+FREE |= {"/openapi.json", "/livez", "/readyz", "/health", "/console/<version_asked>/<name>"}
 
 Phi4 = Callable[..., Result]
 

@@ -1,4 +1,4 @@
-"""The web console at /: one page, its style and its modules, served from the package under an address that changes with them."""
+"""The web console at /: a page with its styles and modules, served from the package and kept by browsers."""
 
 from __future__ import annotations
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
+import redis
+
+from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
 HookOutcome = Literal["delivered", "retry", "given_up"]
@@ -33,7 +36,8 @@ class Hook:
 class Hooks:
     """The schedule of deliveries."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._client = client
         self._scripts = scripts
 
     def take(self, lease_ms: int) -> Hook | None:
@@ -44,3 +48,8 @@ class Hooks:
     def tried(self, hook: Hook, outcome: HookOutcome, answer: str, wait_ms: int = 0) -> None:
         """Report a try; `answer` says in a word what the receiver said, `wait_ms` when to try again."""
         self._scripts.run("hook_tried", hook.name, outcome, answer, wait_ms)
+
+    def outcomes(self) -> dict[str, int]:
+        """Count the tries of all deliveries by what came of them."""
+        counts = cast(dict[str, str], self._client.hgetall(key("hook_outcomes")))
+        return {outcome: int(n) for outcome, n in counts.items()}

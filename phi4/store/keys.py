@@ -41,6 +41,7 @@ PATTERNS = {
     "worker": "phi4:worker:{}",  # string: what a worker says of itself
     "hooks": "phi4:hooks",  # zset: webhook deliveries by due time
     "hook": "phi4:hook:{}",  # hash: one webhook delivery
+    "hook_outcomes": "phi4:hook_outcomes",  # hash: outcome -> tries of deliveries that had it
     "events": "phi4:events:{}",  # stream per job: status, progress, result or error
     "deltas": "phi4:deltas:{}",  # stream per job: pieces of text, numbered together with the events
     "reader": "phi4:reader:{}",  # string: somebody reads this job's events

@@ -71,7 +71,7 @@ async function tellHealth() {
     const health = await get("health");
     const engines = new Set((health.workers || []).map((worker) => worker.engine).filter(Boolean));
     place.className = `health ${health.status}`;
-    const told = health.status === "ok" ? [...engines].join(", ") || "Ready" : "No worker is ready";
+    const told = health.status === "ok" ? ["Ready", ...engines].join(" · ") : "No worker is ready";
     if (place.textContent !== told) place.textContent = told;
     place.title = health.workers ? one(health.workers.length, "worker") : "";
   } catch {
@@ -81,8 +81,6 @@ async function tellHealth() {
 }
 
 onKeyNeeded(askForKey);
-addEventListener("hashchange", async () => {
-  await route();
-});
+addEventListener("hashchange", route);
 route();
 every(10_000, new AbortController().signal, tellHealth);

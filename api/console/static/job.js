@@ -90,7 +90,7 @@ function drawHead({ head, job, body }) {
     h("p", { class: "crumb" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${deed(job)}`),
     h("h1", { tabindex: -1 }, nameOf(job)),
     h("p", { class: "facts" }, pill(job.status), " ", facts(job)),
-    h("div", { class: "row actions" }, actions(job), job.status === "completed" && downloads(job, () => body.text())),
+    h("div", { class: "row actions" }, job.status === "completed" && downloads(job, () => body.text()), actions(job)),
   );
   if (focused) head.querySelector("h1").focus();
 }

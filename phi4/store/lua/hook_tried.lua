@@ -4,6 +4,8 @@ local hook, outcome = ARGV[1], ARGV[2]
 if not redis.call('ZSCORE', k_hooks(), hook) or redis.call('EXISTS', k_hook(hook)) == 0 then return 0 end
 redis.call('HINCRBY', k_hook(hook), 'tries', 1)
 redis.call('HSET', k_hook(hook), 'outcome', outcome, 'answer', ARGV[3], 'tried_ms', now())
+redis.call('HINCRBY', k_hook_outcomes(), outcome, 1)
+keep_shared(k_hook_outcomes())
 if outcome == 'retry' then
   redis.call('ZADD', k_hooks(), now() + tonumber(ARGV[4]), hook)
 else
