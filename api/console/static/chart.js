@@ -3,9 +3,9 @@
 import { h, svg } from "./dom.js";
 
 const WIDTH = 420;
-const HEIGHT = 120;
-const LEFT = 34;
-const BOTTOM = 18;
+const HEIGHT = 150;
+const LEFT = 36;
+const BOTTOM = 22;
 
 /** Points `[ms since the epoch, value]` over the last `minutes`; `tell` writes a value. */
 export function timeline(label, points, minutes, tell, now = Date.now()) {
@@ -33,16 +33,16 @@ export function timeline(label, points, minutes, tell, now = Date.now()) {
 /** Rows `[name, [[value, class], …], words]`, each as bars laid over one another. */
 export function bars(label, rows) {
   const most = Math.max(...rows.flatMap(([, values]) => values.map(([value]) => value)), 1e-9);
-  const [left, right, step] = [84, 96, 30];
+  const [left, right, step] = [96, 124, 34];
   const width = (value) => Math.max(2, (value / most) * (WIDTH - left - right));
   const told = rows.map(([name, , words]) => `${name} ${words}`).join("; ");
   return svg(
     "svg",
     { class: "chart", viewBox: `0 0 ${WIDTH} ${rows.length * step}`, role: "img", "aria-label": `${label}: ${told}` },
     rows.map(([name, values, words], n) => [
-      svg("text", { x: 0, y: n * step + 19 }, name),
-      values.map(([value, look]) => svg("rect", { class: look, x: left, y: n * step + 9, width: width(value), height: 13, rx: 3 })),
-      svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 19 }, words),
+      svg("text", { x: 0, y: n * step + 21 }, name),
+      values.map(([value, look]) => svg("rect", { class: look, x: left, y: n * step + 9, width: width(value), height: 16, rx: 3 })),
+      svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 21 }, words),
     ]),
   );
 }

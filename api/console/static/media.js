@@ -13,7 +13,8 @@ export function media(file) {
 const missing = (words) => h("aside", { class: "media missing" }, h("p", { class: "quiet" }, words));
 
 function picture(file) {
-  const image = h("img", { src: urlOf(file), alt: `The file ${file.name}` });
+  const broken = () => element.replaceWith(missing("The browser cannot show this picture."));
+  const image = h("img", { src: urlOf(file), alt: `The file ${file.name}`, onerror: broken });
   const zoom = h("button", {
     class: "zoom",
     "aria-pressed": "false",

@@ -57,7 +57,7 @@ function throughput() {
     return minutes ? Math.max(0, taken.ended - from.ended) / minutes : 0;
   };
   const points = samples.map((taken) => [taken.at, rate(taken)]);
-  const tell = (value) => `${value.toFixed(value < 10 ? 1 : 0)} a minute`;
+  const tell = (value) => `${+value.toFixed(value < 10 ? 1 : 0)} a minute`;
   return card("Jobs ended", tell(points.at(-1)[1]), timeline("Jobs ended", points, MINUTES, tell));
 }
 
@@ -70,7 +70,7 @@ function latency(jobs) {
     return [[name, [[at(0.95), "bar-2"], [at(0.5), "bar-1"]], `${span(at(0.5))} / ${span(at(0.95))}`]];
   });
   const words = "Half of the jobs are within the dark bar, 95 of 100 within the light one.";
-  return card("Time from POST to end", `your last ${one(jobs.length, "job")}`, rows.length ? [bars("Time by type, median and 95th percentile", rows), h("p", { class: "quiet" }, words)] : nothing("No job has ended yet."));
+  return card("Time to finish", `your last ${one(jobs.length, "job")}`, rows.length ? [bars("Time by type, median and 95th percentile", rows), h("p", { class: "quiet" }, words)] : nothing("No job has ended yet."));
 }
 
 const nothing = (words) => h("p", { class: "quiet" }, words);

@@ -17,7 +17,8 @@ export function pages({ job, file }) {
     draw();
   });
   const bar = h("div", { class: "row between" }, tabs, modes);
-  const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, file && askForm(file, "Ask about this file"));
+  const ask = file && askForm(file, "Ask about this file");
+  const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, ask);
   const known = new Map();
   let chosen = 0;
   draw();
@@ -30,6 +31,7 @@ export function pages({ job, file }) {
     text.classList.toggle("live", Boolean(page && !page.done));
     show(text, page ? content(page) : h("p", { class: "quiet waiting" }, job.status === "completed" ? "" : "The text appears here as it is read."));
     modes.hidden = !page || Boolean(page.error);
+    bar.hidden = tabs.hidden && modes.hidden;
     if (page) beside.turnTo(page.page);
   }
 
@@ -78,8 +80,9 @@ export function pages({ job, file }) {
       if (!known.has(chosen)) chosen = Math.min(...known.keys());
       draw();
     },
-    end() {
+    end({ error }) {
       if (!known.size) show(text, h("p", { class: "quiet" }, "There is no text."));
+      if (ask) ask.hidden = error?.category === "input";
     },
   };
 }

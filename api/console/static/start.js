@@ -112,8 +112,7 @@ function pageOptions(kinds, draw) {
   const task = choice("With pictures and PDFs", "page-task", tasks, wish.page, (value) => again("page", value, draw));
   const pages = kinds.has("pdf") && field("Pages", "all, or 1-3,7", "pages");
   const format = wish.page === "ocr" && select("Written as", "format", [["markdown", "Markdown"], ["text", "Plain text"]]);
-  const details = h("div", { class: "row" }, pages, format);
-  return [task, wish.page === "vqa" && question(), details];
+  return [h("div", { class: "row" }, task, pages, format), wish.page === "vqa" && question()];
 }
 
 function soundOptions(draw) {
@@ -121,13 +120,13 @@ function soundOptions(draw) {
   const task = choice("With recordings", "sound-task", tasks, wish.sound, (value) => again("sound", value, draw));
   const spoken = select("Spoken language", "language", [["", "Find out"], ...LANGUAGES]);
   const target = wish.sound === "translate" && select("Into", "target", LANGUAGES);
-  return [task, h("div", { class: "row" }, spoken, target)];
+  return h("div", { class: "row" }, task, spoken, target);
 }
 
 function again(name, value, draw) {
   wish[name] = value;
   draw();
-  document.querySelector(`input[value="${value}"]`)?.focus();
+  (document.querySelector(value === "vqa" ? "textarea" : `input[value="${value}"]`))?.focus();
 }
 
 function question() {
