@@ -85,7 +85,7 @@ class Tab:
 
 @contextmanager
 def tab(browser: Browser, base: str, **options: Any) -> Iterator[Tab]:
-    """Open a tab; in the end nothing may have gone wrong in it: no error, no warning, nothing that its policy forbids."""
+    """Open a tab; in the end there was no error in it, no warning, and nothing that its policy forbids."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
     context.set_default_timeout(_SECONDS * 1000)
     opened = Tab(context.new_page(), base.rstrip("/"))

@@ -15,9 +15,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Route, expect
 
 from phi4.store import Store
-from tests.api_alone import api_alone
+from tests.api_alone import answers, api_alone
 from tests.browser import INPUTS, Tab, chromium, needs_chromium, tab
-from tests.conftest import Service, make_service, pdf, png
+from tests.conftest import Service, eventually, pdf, png
 
 pytestmark = needs_chromium
 INVOICE = INPUTS / "invoice.jpg"
@@ -30,19 +30,6 @@ def browser() -> Iterator[Browser]:
     """One browser for all tests here."""
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="module")
-def cpu_service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The whole service with the cpu engine, in a database of its own."""
-    service = make_service(valkey.removesuffix("/0") + "/13", tmp_path_factory.mktemp("cpu"))
-    try:
-        service.start_all("cpu")
-        yield service
-    finally:
-        codes = service.stop_all()
-        service.http.close()
-    assert codes == dict.fromkeys(codes, 0)
 
 
 @pytest.fixture
@@ -158,7 +145,7 @@ def test_a_document_is_shown_page_by_page(play: Tab) -> None:
     play.picture("document")
 
 
-def test_what_the_microphone_hears_becomes_a_file(play: Tab) -> None:
+def test_what_the_microphone_hears_becomes_a_file(play: Tab, service: Service) -> None:
     """Recorded until the button is pressed again, then listed as any other file."""
     play.page.get_by_role("button", name="Record").click()
     stop = play.page.get_by_role("button", name="Stop")
@@ -166,9 +153,10 @@ def test_what_the_microphone_hears_becomes_a_file(play: Tab) -> None:
     stop.click()
 
     expect(play.page.locator(".staged .name")).to_have_text(re.compile(r"recording-\d{6}\.\w+"))
-    play.run("Transcribe 1 file")
+    job_id = play.run("Transcribe 1 file")
     play.reaches("Done")
-    expect(play.page.locator(".segment").first).to_contain_text("one")
+    (recording,) = service.job(job_id)["input"]
+    assert (recording["media_type"], recording["seconds"] > 0.5) == ("video/webm", True)
 
 
 def test_the_calls_that_are_shown_do_the_same(play: Tab, service: Service, tmp_path: Path) -> None:
@@ -231,6 +219,21 @@ def test_a_refusal_is_explained(play: Tab) -> None:
     expect(play.page.get_by_role("alert").filter(has_text="not")).to_be_visible()
     expect(play.page.locator(".staged .name")).to_have_text("notes.pdf")
     play.wrong.clear()  # the browser's own line about the 415
+
+
+def test_of_several_files_each_is_a_job(play: Tab) -> None:
+    """What was taken is listed below the form and live; what was refused stays in it, with the reason."""
+    broken = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"no PDF at all"}
+    play.choose(picture("one.png"), broken, picture("two.png"))
+    play.page.get_by_role("button", name="Read 3 files").click()
+    expect(play.page.get_by_role("alert").filter(has_text="notes.pdf:")).to_be_visible()
+    expect(play.page.locator(".staged .name")).to_have_text("notes.pdf")
+    play.wrong.clear()  # the browser's own line about the 415
+
+    play.page.get_by_role("link", name="Jobs").click()
+    play.page.get_by_role("link", name="New").click()
+    expect(play.page.locator(".job-row .name")).to_have_text(["two.png", "one.png"])
+    expect(play.page.locator(".job-row .pill")).to_have_text(["Done", "Done"])
 
 
 def test_markup_in_names_questions_and_answers_stays_text(play: Tab) -> None:
@@ -297,6 +300,27 @@ def test_a_key_is_asked_for_when_it_is_needed(
             assert opened.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
+def test_a_job_is_followed_through_a_restart_of_the_service(
+    browser: Browser, valkey: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The page comes back by itself when the API does."""
+    with (
+        api_alone(valkey, tmp_path_factory.mktemp("api")) as service,
+        tab(browser, str(service.http.base_url)) as opened,
+    ):
+        opened.open()
+        job_id = ask(opened, "hello")
+        expect(opened.page.get_by_text("Waits for a worker: none that could do this is running.")).to_be_visible()
+        service.processes["api"].terminate()
+        assert service.processes["api"].wait(15) == 0
+        service.start("api", "api")
+        eventually(lambda: answers(service), what="the next API")
+        service.http.post(f"/v1/jobs/{job_id}/cancel")
+
+        opened.reaches("Cancelled")
+        opened.wrong.clear()  # the browser's own lines about connections that were refused
+
+
 def test_it_works_behind_a_path_prefix(browser: Browser, service: Service) -> None:
     """Every address is relative to the page's own."""
     base = f"{service.http.base_url}".rstrip("/")
@@ -328,7 +352,7 @@ def test_every_view_is_accessible(browser: Browser, service: Service, scheme: An
         for place in (f"#/jobs/{job_id}", "#/jobs", "#/operations"):
             if not opened.page.url.endswith(place):
                 opened.open(place)
-            opened.page.locator("h1").wait_for()
+            opened.page.locator(".job, .job-row, .card").first.wait_for()
             check(opened, f"{place.split('/')[1]}-{len(place)}-{scheme}")
 
 

@@ -105,6 +105,18 @@ def test_a_deleted_jobs_delivery_is_not_revived_by_its_report(store: Store) -> N
     assert not raw(store).exists(key("hook", hook.name))
 
 
+def test_tries_are_counted_by_what_came_of_them(store: Store) -> None:
+    """Those that were reported too late are not."""
+    assert store.hooks.outcomes() == {}
+    for outcomes in (("retry", "retry", "delivered"), ("given_up", "retry"), ("delivered",)):
+        store.jobs.cancel(submit(store, **with_hook()).id, CANCEL)
+        hook = store.hooks.take(LONG_MS)
+        assert hook is not None
+        for outcome in outcomes:
+            store.hooks.tried(hook, outcome, "…", LONG_MS)  # type: ignore[arg-type]  # they are outcomes
+    assert store.hooks.outcomes() == {"retry": 2, "delivered": 2, "given_up": 1}
+
+
 # -- telling
 
 

@@ -32,6 +32,9 @@ export class Unreachable extends Error {
   }
 }
 
+/** Whether the same request may well work in a moment. */
+const isPassing = (error) => error instanceof Unreachable || error.status >= 500 || [408, 429].includes(error.status);
+
 const authorization = () => (key ? { Authorization: `Bearer ${key}` } : {});
 
 /** Get a key other than `refused`; requests that are refused together ask once. */
@@ -103,7 +106,9 @@ async function* events(jobId, after, signal) {
   let rest = "";
   let event = {};
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw signal.aborted ? error : new Unreachable();
+    });
     if (done) return;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
@@ -119,21 +124,21 @@ async function* events(jobId, after, signal) {
 
 /**
  * Follow a job to its end: `onEvent` hears each event, `onJob` the job at the beginning, at the end, and whenever the
- * stream broke. Where no stream is to be had it asks again and again.
+ * stream broke. While the service is away, or has no room for a stream, it asks again and again.
  */
 export async function follow(jobId, { onEvent, onJob, signal }) {
   let after = "";
   for (;;) {
-    const job = await get(`v1/jobs/${jobId}`, signal);
-    onJob(job);
-    if (ended(job)) return;
     try {
+      const job = await get(`v1/jobs/${jobId}`, signal);
+      onJob(job);
+      if (ended(job)) return;
       for await (const event of events(jobId, after, signal)) {
         after = event.id || after;
         onEvent(event);
       }
     } catch (error) {
-      if (signal.aborted || [401, 404, 410].includes(error.status)) throw error;
+      if (!isPassing(error)) throw error;
       await pause(2000, signal);
     }
   }
@@ -154,10 +159,15 @@ export function pause(ms, signal) {
   });
 }
 
-/** Do something now and every `ms` while the tab is looked at, until the view is left. */
+/** Look now and every `ms` while the tab is in sight, until the view is left; once it worked, passing errors do not end it. */
 export async function every(ms, signal, look) {
-  while (!signal.aborted) {
-    if (!document.hidden) await look();
-    await pause(ms, signal);
+  for (let worked = false; !signal.aborted; await pause(ms, signal)) {
+    if (document.hidden) continue;
+    try {
+      await look();
+      worked = true;
+    } catch (error) {
+      if (!worked || !isPassing(error)) throw error;
+    }
   }
 }

@@ -8,23 +8,26 @@ import { operationsView } from "./operations.js";
 import { startView } from "./start.js";
 
 const VIEWS = [
-  [/^#\/jobs\/(job_\w+)$/, jobView],
-  [/^#\/jobs(?:\?(.*))?$/, jobsView],
-  [/^#\/operations$/, operationsView],
-  [/^/, startView],
+  [/^#\/jobs\/(job_\w+)$/, jobView, "Job"],
+  [/^#\/jobs(?:\?(.*))?$/, jobsView, "Jobs"],
+  [/^#\/operations$/, operationsView, "Operations"],
+  [/^/, startView, "New"],
 ];
 
 const main = document.getElementById("main");
 let leaving = new AbortController();
 
-async function route() {
+async function route(event) {
   leaving.abort(new DOMException("The view was left.", "AbortError"));
   leaving = new AbortController();
   const { signal } = leaving;
-  const [pattern, view] = VIEWS.find(([pattern]) => pattern.test(location.hash));
+  const [pattern, view, title] = VIEWS.find(([pattern]) => pattern.test(location.hash));
   markPlace();
+  document.title = `${title} · phi4`;
+  const wasInside = main.contains(document.activeElement);
   show(main);
   scrollTo(0, 0);
+  if (event && wasInside) main.focus();
   try {
     await view(main, signal, pattern.exec(location.hash)[1] || "");
   } catch (error) {

@@ -22,7 +22,6 @@ export async function jobView(main, signal, id) {
   show(main, h("article", { class: "job" }, head, state, body.element, callsOf(first)));
   const view = { id, head, state, body, signal, texts: new Map(), job: first, looking: false };
   document.title = `${nameOf(first)} · phi4`;
-  signal.addEventListener("abort", () => (document.title = "phi4"));
   take(view, first);
   if (ended(first)) return;
   keepPlaceInLine(view);

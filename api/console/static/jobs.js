@@ -83,9 +83,8 @@ function draw(list, jobs, look, none) {
     if (row?.contains(document.activeElement)) queueMicrotask(() => next.querySelector("a").focus());
     return next;
   });
-  if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) {
-    show(list, rows.length || !none ? rows : h("p", { class: "quiet empty" }, none));
-  }
+  if (!rows.length) show(list, none && h("p", { class: "quiet empty" }, none));
+  else if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) show(list, rows);
 }
 
 function jobRow(job, look) {

@@ -82,7 +82,7 @@ function webhooks(health) {
 
 function outcomes(health) {
   const count = (status) => Object.values(health.ended).reduce((sum, counts) => sum + (counts[status] || 0), 0);
-  const kinds = [["completed", "Done", "good"], ["failed", "Failed", "bad"], ["cancelled", "Cancelled", "busy"]];
+  const kinds = [["completed", "Done", "good"], ["failed", "Failed", "bad"], ["cancelled", "Cancelled", "calm"]];
   const rows = kinds.filter(([status]) => count(status)).map(([status, words, look]) => [words, [[count(status), look]], count(status).toLocaleString("en")]);
   return card("How jobs ended", "all so far", rows.length ? bars("Jobs by status", rows) : nothing("No job has ended yet."));
 }

@@ -4,10 +4,11 @@ import { bytes, h, progressBar } from "./dom.js";
 import { isShown, kindOf, urlOf } from "./files.js";
 
 const KINDS = { image: "Picture", pdf: "PDF", audio: "Recording" };
+const SIGNS = { image: "▣", pdf: "PDF", audio: "♪" };
 
 export function fileRow(file, onremove) {
   const kind = kindOf(file);
-  const thumb = kind === "image" && isShown(file) ? h("img", { class: "thumb", src: urlOf(file), alt: "" }) : h("span", { class: "thumb", "aria-hidden": "true" }, KINDS[kind]);
+  const thumb = kind === "image" && isShown(file) ? h("img", { class: "thumb", src: urlOf(file), alt: "" }) : h("span", { class: "thumb", "aria-hidden": "true" }, SIGNS[kind]);
   const words = h("div", { class: "grow" }, h("p", { class: "name" }, file.name), h("p", { class: "quiet" }, `${KINDS[kind]}, ${bytes(file.size)}`));
   const remove = h("button", { type: "button", class: "plain", "aria-label": `Leave out ${file.name}`, onclick: onremove }, "✕");
   const row = h("li", {}, thumb, words, remove);

@@ -64,30 +64,32 @@ export async function startView(main, signal) {
     if (!staged.length) return;
     go.disabled = true;
     said.textContent = "";
-    try {
-      await submitAll(list, signal);
-    } catch (error) {
-      said.textContent = error.message;
-    } finally {
-      go.disabled = false;
-      if (!signal.aborted) draw();
-    }
+    const refused = await submitAll(list, signal);
+    go.disabled = false;
+    if (!signal.aborted) draw();
+    said.textContent = refused.join(" ");
   }
 }
 
-/** One job a file, in order; what was refused stays on the list. A single one is opened. */
+/** One job a file, in order; gives why some were refused, and those stay on the list. A single job is opened. */
 async function submitAll(list, signal) {
   const sending = [...staged];
+  const refused = [];
   let job;
   for (const [place, file] of sending.entries()) {
     const row = list.children[place];
     const [type, params] = whatFor(file);
-    job = await submit(type, params, [file], (share) => row?.showSent(share));
-    remember(job, file);
-    staged = staged.filter((other) => other !== file);
+    try {
+      job = await submit(type, params, [file], (share) => row?.showSent(share));
+      remember(job, file);
+      staged = staged.filter((other) => other !== file);
+    } catch (error) {
+      refused.push(sending.length === 1 ? error.message : `${file.name}: ${error.message}`);
+      if (error.status === 401 || !error.status) break;
+    }
   }
-  if (signal.aborted) return;
-  location.hash = sending.length === 1 ? `#/jobs/${job.id}` : "#/jobs";
+  if (!signal.aborted && !refused.length) location.hash = sending.length === 1 ? `#/jobs/${job.id}` : "#/jobs";
+  return refused;
 }
 
 function whatFor(file) {
