@@ -6,8 +6,7 @@ import secrets
 from pathlib import Path
 
 import flask_swagger_ui
-from flask import Blueprint, Response, jsonify, redirect, send_from_directory
-from flask.typing import ResponseReturnValue
+from flask import Blueprint, Response, jsonify, send_from_directory
 
 from api import auth
 from api.openapi import document
@@ -39,12 +38,6 @@ def blueprint(services: Services) -> Blueprint:
     """Make the routes over the services of this process."""
     routes = Blueprint("docs", __name__)
     described = document(services.settings.served_name)
-
-    @routes.get("/")
-    @auth.free
-    def root() -> ResponseReturnValue:
-        """Lead people who open the address in a browser to the description."""
-        return redirect("docs")
 
     @routes.get("/openapi.json")
     @auth.free

@@ -50,11 +50,21 @@ def blueprint(services: Services) -> Blueprint:
                 "version": __version__,
                 "queues": services.store.work.waiting(),
                 "workers": [asdict(w) for w in workers],
+                "ended": ended(services),
+                "webhooks": services.store.hooks.outcomes(),
                 "limits": limits(services),
             }
         )
 
     return routes
+
+
+def ended(services: Services) -> dict[str, dict[str, int]]:
+    """Count the jobs that ended, by type and then by status."""
+    counts: dict[str, dict[str, int]] = {}
+    for (job_type, status), count in services.store.jobs.ended().items():
+        counts.setdefault(job_type, {})[status] = count
+    return counts
 
 
 def limits(services: Services) -> dict[str, Any]:

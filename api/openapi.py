@@ -149,7 +149,7 @@ def _paths() -> Schema:
         },
         "/health": {
             "get": _free(
-                "How things are in a word; with a key queues, workers and limits too",
+                "How things are in a word; with a key queues, workers, what ended, webhooks and limits too",
                 {"200": _json("The state", {"type": "object"})},
                 problems=("503",),
             )

@@ -195,6 +195,19 @@ def service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
+def cpu_service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service with the cpu engine, in a database of its own, shared by all tests that need what it reads."""
+    service = make_service(valkey.removesuffix("/0") + "/13", tmp_path_factory.mktemp("cpu"))
+    try:
+        service.start_all("cpu")
+        yield service
+    finally:
+        codes = service.stop_all()
+        service.http.close()
+    assert codes == dict.fromkeys(codes, 0)
+
+
+@pytest.fixture(scope="session")
 def vllm_engine(tiny_phi4: Path) -> Iterator[VllmEngine]:
     """The vLLM engine on the tiny checkpoint, started once; only where vLLM is installed."""
     from tests.vllm_on_cpu import settings

@@ -17,7 +17,7 @@ from tests.conftest import Service
 from tests.scripted_jobs import prompted, running
 
 #: Pages for people; they describe the API and are not part of it.
-UNDESCRIBED = {"/", "/openapi.json", "/docs", "/docs/{name}"}
+UNDESCRIBED = {"/", "/console/{version_asked}/{name}", "/openapi.json", "/docs", "/docs/{name}"}
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,6 @@ def test_a_real_problem_fits_its_description(service: Service, document: dict[st
 
     fits(document, "Problem", problem)
     assert problem.keys() <= document["components"]["schemas"]["Problem"]["properties"].keys()
-
-
-def test_the_bare_address_leads_to_the_page(service: Service) -> None:
-    """Whoever opens the service in a browser gets to the description."""
-    response = service.http.get("/", follow_redirects=True)
-
-    assert (response.status_code, response.url.path) == (200, "/docs")
 
 
 def test_the_page_runs_its_own_script_and_no_other(service: Service) -> None:

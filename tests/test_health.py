@@ -70,6 +70,17 @@ def test_health_shows_workers_and_limits(service: Service) -> None:
     }
 
 
+def test_health_counts_how_jobs_and_webhooks_ended(service: Service) -> None:
+    """Since the store was empty: jobs by type and status, tries of deliveries by outcome."""
+    before = service.http.get("/health").json()["ended"].get("ocr", {}).get("completed", 0)
+
+    service.ended(prompted(service, "read"))
+
+    health = service.http.get("/health").json()
+    assert health["ended"]["ocr"]["completed"] > before
+    assert health["webhooks"].keys() <= {"delivered", "retry", "given_up"}
+
+
 def test_health_without_workers_is_degraded(no_workers: Service) -> None:
     """It answers 200 all the same: it is a report, not a probe."""
     response = no_workers.http.get("/health")

@@ -10,7 +10,7 @@ import openai
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.conftest import Service, make_service
+from tests.conftest import Service
 from tests.peers import (
     INVOICE,
     MODEL,
@@ -32,19 +32,6 @@ def poster() -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def cpu_service(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The whole service with the cpu engine, in a database of its own."""
-    service = make_service(valkey.removesuffix("/0") + "/14", tmp_path_factory.mktemp("cpu"))
-    try:
-        service.start_all("cpu")
-        yield service
-    finally:
-        codes = service.stop_all()
-        service.http.close()
-    assert codes == dict.fromkeys(codes, 0)
 
 
 @pytest.fixture

@@ -204,6 +204,18 @@ def test_what_is_not_there_or_under_way_is_not_replayed(store: Store) -> None:
         store.hooks.replay(job.id, delivery.hook.id)
 
 
+def test_tries_are_counted_by_what_came_of_them(store: Store) -> None:
+    """Those that were reported too late are not."""
+    assert store.hooks.outcomes() == {}
+    for outcomes in (("retry", "retry", "delivered"), ("given_up", "retry"), ("delivered",)):
+        store.jobs.cancel(submit(store, **with_hook()).id, CANCEL)
+        hook = store.hooks.take(LONG_MS, per_host=9)
+        assert hook is not None
+        for outcome in outcomes:
+            store.hooks.tried(hook, outcome, "…", wait_ms=0)  # type: ignore[arg-type]  # they are outcomes
+    assert store.hooks.outcomes() == {"retry": 2, "delivered": 2, "given_up": 1}
+
+
 # -- telling
 
 

@@ -46,7 +46,7 @@ class Store:
         scripts = Scripts(client)
         self.jobs = Jobs(client, scripts)
         self.work = Work(client, scripts)
-        self.hooks = Hooks(scripts)
+        self.hooks = Hooks(client, scripts)
         self.workers = Workers(client)
         self.changes = Changes(client, self.jobs)
         self.events = Events(client, scripts, self.changes)

@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import redis
 from ulid import ULID
 
 from phi4.errors import DeliveryUnderWay, NotFound
+from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
 HookOutcome = Literal["delivered", "retry", "gone", "given_up"]
@@ -65,7 +67,8 @@ class Delivery:
 class Hooks:
     """The schedule of deliveries, and their log."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
+        self._client = client
         self._scripts = scripts
 
     def take(self, lease_ms: int, *, per_host: int) -> Hook | None:
@@ -99,6 +102,11 @@ class Hooks:
                     case "ok":
                         return next(d for d in self.deliveries(job_id) if d.hook.id == delivery_id)
         raise NotFound(f"The job has no delivery {delivery_id!r}.")
+
+    def outcomes(self) -> dict[str, int]:
+        """Count the tries of all deliveries by what came of them."""
+        counts = cast(dict[str, str], self._client.hgetall(key("hook_outcomes")))
+        return {outcome: int(n) for outcome, n in counts.items()}
 
 
 def _delivery(hook: Hook, outcome: str, due_ms: int, *, told: list[str]) -> Delivery:

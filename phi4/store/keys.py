@@ -47,6 +47,7 @@ PATTERNS = {
     "hooks_sent": "phi4:hooks_sent:{}",  # zset per receiver: deliveries under way, by the time their lease ends
     "hook": "phi4:hook:{}",  # hash: one webhook delivery
     "hook_tries": "phi4:hook_tries:{}",  # list per delivery: what came of each try, oldest first
+    "hook_outcomes": "phi4:hook_outcomes",  # hash: outcome -> tries of deliveries that had it
     "events": "phi4:events:{}",  # stream per job: status, progress, result or error
     "deltas": "phi4:deltas:{}",  # stream per job: pieces of text, numbered together with the events
     "reader": "phi4:reader:{}",  # string: somebody reads this job's events

@@ -11,6 +11,8 @@ local tried = {number = number, at_ms = now() - took_ms, took_ms = took_ms, answ
 redis.call('RPUSH', k_hook_tries(hook), cjson.encode(tried))
 redis.call('LTRIM', k_hook_tries(hook), -MOST_HOOK_TRIES, -1)
 redis.call('PEXPIREAT', k_hook_tries(hook), redis.call('PEXPIRETIME', k_hook(hook)))
+redis.call('HINCRBY', k_hook_outcomes(), outcome, 1)
+keep_shared(k_hook_outcomes())
 if outcome == 'retry' then
   hook_due(hook, host, now() + tonumber(ARGV[5]))
 else

@@ -1,0 +1,117 @@
+/** The list of jobs, kept up to date: all of the caller's with filters, or those that this tab made. */
+
+import { ended, erase, every, get, post } from "./api.js";
+import { ago, h, one, show, span } from "./dom.js";
+import { forget, madeHere } from "./files.js";
+import { perform } from "./job.js";
+import { STATUSES, TYPES, deed, nameOf, pill, standing } from "./words.js";
+
+const LOOK_MS = 2000;
+/** The list does not tell places in the line; so many waiting jobs are asked for theirs. */
+const PLACES = 5;
+const MORE = 25;
+
+export async function jobsView(main, signal, query = "") {
+  const filter = new URLSearchParams(query);
+  const list = h("div", { class: "list" });
+  const more = h("button", { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), look()) }, "Show more");
+  let limit = MORE;
+  show(main, h("div", { class: "jobs" }, h("div", { class: "row between" }, h("h1", {}, "Jobs"), filters(filter)), list, more));
+  await every(LOOK_MS, signal, look);
+
+  async function look() {
+    const asked = new URLSearchParams(filter);
+    asked.set("limit", limit);
+    const { data, has_more: rest } = await get(`v1/jobs?${asked}`, signal);
+    const jobs = await withPlaces(data, signal);
+    const none = filter.size ? "No job is like that." : "There are no jobs yet.";
+    draw(list, jobs, look, none);
+    more.hidden = !rest || limit >= 100;
+  }
+}
+
+/** The jobs of this tab, under the first view's form. */
+export async function sessionJobs(place, signal) {
+  const list = h("div", { class: "list" });
+  show(place, h("h2", {}, "In this tab"), list);
+  const known = new Map();
+  const look = async () => {
+    for (const id of madeHere().slice(0, 10)) {
+      if (known.has(id) && ended(known.get(id))) continue;
+      try {
+        known.set(id, await get(`v1/jobs/${id}`, signal));
+      } catch (error) {
+        if (error.status === 404 || error.status === 410) forget(id);
+        else throw error;
+      }
+    }
+    draw(list, madeHere().map((id) => known.get(id)).filter(Boolean), look, "");
+  };
+  await every(LOOK_MS, signal, look);
+}
+
+async function withPlaces(jobs, signal) {
+  const waiting = jobs.filter((job) => job.status === "queued").slice(-PLACES);
+  const asked = await Promise.all(waiting.map((job) => get(`v1/jobs/${job.id}`, signal).catch(() => job)));
+  const places = new Map(asked.map((job) => [job.id, job]));
+  return jobs.map((job) => places.get(job.id) || job);
+}
+
+function filters(filter) {
+  const select = (name, label, words) => {
+    const list = h("select", { "aria-label": label, onchange: () => go(name, list.value) }, h("option", { value: "" }, label), Object.entries(words).map(([value, text]) => h("option", { value }, text)));
+    list.value = filter.get(name) || "";
+    return list;
+  };
+  const go = (name, value) => {
+    if (value) filter.set(name, value);
+    else filter.delete(name);
+    location.hash = filter.size ? `#/jobs?${filter}` : "#/jobs";
+  };
+  return h("div", { class: "row" }, select("status", "Every status", STATUSES), select("type", "Every type", TYPES));
+}
+
+/** Show rows; those that stay are changed in place, so that focus and half-made decisions stay too. */
+function draw(list, jobs, look, none) {
+  const before = new Map([...list.children].map((row) => [row.dataset.id, row]));
+  const rows = jobs.map((job) => {
+    const row = before.get(job.id);
+    const print = JSON.stringify([job.status, job.progress, job.queue, ago(job.created_at)]);
+    if (row?.dataset.print === print) return row;
+    const next = jobRow(job, look);
+    next.dataset.print = print;
+    if (row?.contains(document.activeElement)) queueMicrotask(() => next.querySelector("a").focus());
+    return next;
+  });
+  if (!rows.length) show(list, none && h("p", { class: "quiet empty" }, none));
+  else if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) show(list, rows);
+}
+
+function jobRow(job, look) {
+  const words = job.error?.message || standing(job) || timing(job);
+  const { completed, total } = job.progress || {};
+  const bar = job.status === "in_progress" && total > 1 && h("progress", { max: total, value: completed, "aria-label": "Progress" });
+  const name = h("a", { class: "name", href: `#/jobs/${job.id}` }, nameOf(job));
+  const about = h("p", { class: "quiet" }, [deed(job), ago(job.created_at), words].filter(Boolean).join(" · "));
+  const question = job.type === "vqa" && h("p", { class: "question" }, job.params.question);
+  const row = h("div", { class: "job-row" }, pill(job.status), h("div", { class: "grow" }, name, question, about, bar), h("div", { class: "row" }, rowActions(job, look)));
+  row.dataset.id = job.id;
+  return row;
+}
+
+function timing(job) {
+  const took = Object.values(job.timings || {}).reduce((sum, ms) => sum + ms, 0);
+  const pages = job.usage?.pages ? `${one(job.usage.pages, "page")} in ` : "took ";
+  return job.status === "completed" && took ? `${pages}${span(took)}` : "";
+}
+
+function rowActions(job, look) {
+  const act = (words, deed) => h("button", { class: "plain", "aria-label": `${words} ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, look) }, words);
+  const here = `v1/jobs/${job.id}`;
+  if (!ended(job)) return act("Cancel", () => post(`${here}/cancel`));
+  const remove = async () => {
+    await erase(here);
+    forget(job.id);
+  };
+  return [["failed", "cancelled"].includes(job.status) && act("Retry", () => post(`${here}/retry`)), act("Delete", remove)];
+}

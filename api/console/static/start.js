@@ -1,0 +1,184 @@
+/** The first view: takes files, asks what to do with them, and submits one job for each. */
+
+import { submit } from "./api.js";
+import { choice, h, one, show, toast } from "./dom.js";
+import { ACCEPT, kindOf, madeHere, remember } from "./files.js";
+import { fileRow } from "./staged.js";
+import { recorder } from "./record.js";
+import { sessionJobs } from "./jobs.js";
+
+const LANGUAGES = [
+  ["en", "English"],
+  ["de", "German"],
+  ["fr", "French"],
+  ["it", "Italian"],
+  ["ja", "Japanese"],
+  ["es", "Spanish"],
+  ["pt", "Portuguese"],
+  ["zh", "Chinese"],
+];
+
+/** What was chosen stays when the view is left and come back to. */
+const wish = { page: "ocr", sound: "transcribe", question: "", language: "", target: "en", pages: "", format: "markdown" };
+let staged = [];
+
+export async function startView(main, signal) {
+  const list = h("ul", { class: "staged", "aria-label": "Chosen files" });
+  const options = h("div", { class: "options" });
+  const go = h("button", { class: "primary big", type: "submit" });
+  const said = h("p", { class: "said", role: "alert" });
+  const drop = dropZone(add);
+  const form = h("form", { class: "composer", onsubmit: run }, drop, list, options, h("div", { class: "row" }, go, said));
+  const recent = h("section", { class: "recent", "aria-label": "Jobs of this tab" });
+  const lead = h("p", { class: "lead" }, "Pictures and PDFs become text, recordings become transcripts, and questions get answers.");
+  show(main, h("div", { class: "start" }, h("h1", {}, "What should be read?"), lead, form, recent));
+  document.addEventListener("paste", (event) => add(event.clipboardData.files), { signal });
+  takeDropsAnywhere(drop, add, signal);
+  draw();
+  if (madeHere().length) await sessionJobs(recent, signal);
+
+  function add(files) {
+    const known = [...files].filter(kindOf);
+    if (known.length < files.length) toast("Only pictures, PDFs and audio can be read.");
+    staged.push(...known);
+    said.textContent = "";
+    draw();
+    if (known.length) (options.querySelector("textarea") || go).focus();
+  }
+
+  function draw() {
+    const kinds = new Set(staged.map(kindOf));
+    const remove = (file) => {
+      staged = staged.filter((other) => other !== file);
+      draw();
+    };
+    show(list, staged.map((file) => fileRow(file, () => remove(file))));
+    show(options, kinds.has("image") || kinds.has("pdf") ? pageOptions(kinds, draw) : [], kinds.has("audio") ? soundOptions(draw) : []);
+    form.classList.toggle("filled", staged.length > 0);
+    go.textContent = label(kinds);
+    go.hidden = !staged.length;
+  }
+
+  async function run(event) {
+    event.preventDefault();
+    if (!staged.length) return;
+    go.disabled = true;
+    said.textContent = "";
+    const refused = await submitAll(list, signal);
+    go.disabled = false;
+    if (!signal.aborted) draw();
+    said.textContent = refused.join(" ");
+  }
+}
+
+/** One job a file, in order; gives why some were refused, and those stay on the list. A single job is opened. */
+async function submitAll(list, signal) {
+  const sending = [...staged];
+  const refused = [];
+  let job;
+  for (const [place, file] of sending.entries()) {
+    const row = list.children[place];
+    const [type, params] = whatFor(file);
+    try {
+      job = await submit(type, params, [file], (share) => row?.showSent(share));
+      remember(job, file);
+      staged = staged.filter((other) => other !== file);
+    } catch (error) {
+      refused.push(sending.length === 1 ? error.message : `${file.name}: ${error.message}`);
+      if (error.status === 401 || !error.status) break;
+    }
+  }
+  if (!signal.aborted && !refused.length) location.hash = sending.length === 1 ? `#/jobs/${job.id}` : "#/jobs";
+  return refused;
+}
+
+function whatFor(file) {
+  if (kindOf(file) === "audio") {
+    const language = wish.language ? { language: wish.language } : {};
+    return ["asr", wish.sound === "translate" ? { task: "translate", target_language: wish.target, ...language } : language];
+  }
+  const pages = kindOf(file) === "pdf" && wish.pages.trim() ? { pages: wish.pages.trim() } : {};
+  if (wish.page === "vqa") return ["vqa", { question: wish.question, ...pages }];
+  return ["ocr", { format: wish.format, ...pages }];
+}
+
+function label(kinds) {
+  const verbs = [];
+  if (kinds.has("image") || kinds.has("pdf")) verbs.push(wish.page === "vqa" ? "Ask about" : "Read");
+  if (kinds.has("audio")) verbs.push(wish.sound === "translate" ? "Translate" : "Transcribe");
+  return `${verbs.join(" and ").replace("and T", "and t")} ${one(staged.length, "file")}`;
+}
+
+function pageOptions(kinds, draw) {
+  const tasks = [["ocr", "Read the text"], ["vqa", "Ask a question"]];
+  const task = choice("With pictures and PDFs", "page-task", tasks, wish.page, (value) => again("page", value, draw));
+  const pages = kinds.has("pdf") && field("Pages", "all, or 1-3,7", "pages");
+  const format = wish.page === "ocr" && select("Written as", "format", [["markdown", "Markdown"], ["text", "Plain text"]]);
+  return [h("div", { class: "row" }, task, pages, format), wish.page === "vqa" && question()];
+}
+
+function soundOptions(draw) {
+  const tasks = [["transcribe", "Transcribe"], ["translate", "Translate"]];
+  const task = choice("With recordings", "sound-task", tasks, wish.sound, (value) => again("sound", value, draw));
+  const spoken = select("Spoken language", "language", [["", "Find out"], ...LANGUAGES]);
+  const target = wish.sound === "translate" && select("Into", "target", LANGUAGES);
+  return h("div", { class: "row" }, task, spoken, target);
+}
+
+function again(name, value, draw) {
+  wish[name] = value;
+  draw();
+  (document.querySelector(value === "vqa" ? "textarea" : `input[value="${value}"]`))?.focus();
+}
+
+function question() {
+  const area = h("textarea", {
+    rows: 2,
+    required: true,
+    value: wish.question,
+    placeholder: "What is the total?",
+    oninput: (event) => (wish.question = event.target.value),
+    onkeydown: (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    },
+  });
+  return h("label", { class: "wide" }, "Your question", area);
+}
+
+function field(name, placeholder, key) {
+  return h("label", {}, name, h("input", { type: "text", placeholder, value: wish[key], oninput: (event) => (wish[key] = event.target.value) }));
+}
+
+function select(name, key, options) {
+  const list = h("select", { onchange: (event) => (wish[key] = event.target.value) }, options.map(([value, text]) => h("option", { value }, text)));
+  list.value = wish[key];
+  return h("label", {}, name, list);
+}
+
+function dropZone(add) {
+  const picker = h("input", { type: "file", id: "files", multiple: true, accept: ACCEPT, class: "unseen", tabindex: -1, "aria-label": "Files" });
+  picker.addEventListener("change", () => {
+    add(picker.files);
+    picker.value = "";
+  });
+  const pick = h("button", { type: "button", onclick: () => picker.click() }, "Choose files");
+  const words = h("p", { class: "invitation" }, h("strong", {}, "Drop files here"), h("span", {}, "Pictures, PDFs or audio. Pasting works too."));
+  return h("div", { class: "drop" }, words, h("div", { class: "row" }, pick, recorder(add), picker));
+}
+
+/** A file that misses the zone must not replace the page. */
+function takeDropsAnywhere(zone, add, signal) {
+  document.addEventListener("dragover", (event) => (event.preventDefault(), zone.classList.add("over")), { signal });
+  document.addEventListener("dragleave", (event) => event.relatedTarget || zone.classList.remove("over"), { signal });
+  document.addEventListener(
+    "drop",
+    (event) => {
+      event.preventDefault();
+      zone.classList.remove("over");
+      add(event.dataTransfer.files);
+    },
+    { signal },
+  );
+}

@@ -1,0 +1,78 @@
+/** How jobs are told in words: what they do, where they stand, and why they failed. */
+
+import { ago, h, one, span } from "./dom.js";
+
+export const TYPES = { ocr: "Text", vqa: "Question", asr: "Speech", chat: "Chat" };
+
+export const STATUSES = {
+  queued: "Waiting",
+  in_progress: "Working",
+  cancelling: "Stopping",
+  completed: "Done",
+  failed: "Failed",
+  cancelled: "Cancelled",
+  expired: "Expired",
+};
+
+/** What an engine is asked to do with the file. */
+export function deed(job) {
+  if (job.type === "asr") return job.params.task === "translate" ? "Translation" : "Transcript";
+  return TYPES[job.type] || job.type;
+}
+
+export function nameOf(job) {
+  const [first, ...more] = job.input || [];
+  const name = first?.filename || first?.url || "Untitled";
+  return more.length ? `${name} and ${one(more.length, "more", "more")}` : name;
+}
+
+export function pill(status) {
+  return h("span", { class: `pill ${status}` }, STATUSES[status] || status);
+}
+
+/** One sentence about where a job stands. */
+export function standing(job) {
+  const { progress, queue } = job;
+  if (job.status === "queued") {
+    if (queue?.reason === "no_worker_for_type") return "Waits for a worker: none that could do this is running.";
+    if (queue?.reason === "in_flight_limit") return "Waits for your other jobs: the key's limit of work at once is reached.";
+    if (queue?.position > 0) return `Waits in line: ${queue.position}${queue.position_is_at_least ? " or more" : ""} before it.`;
+    return "Waits for a worker.";
+  }
+  if (job.status === "in_progress" && progress?.total > 1) {
+    return `${progress.completed} of ${one(progress.total, progress.unit)} done.`;
+  }
+  if (job.status === "in_progress") return "Being worked on.";
+  if (job.status === "cancelling") return "Being stopped.";
+  return "";
+}
+
+/** How long each stage took, as far as they are over. */
+export function timings(job) {
+  const { queued_ms: waited, prepare_ms: prepared, run_ms: ran } = job.timings || {};
+  const pieces = [];
+  if (ran !== undefined) pieces.push(`worked ${span(ran)}`);
+  if (prepared !== undefined) pieces.push(`prepared ${span(prepared)}`);
+  if (waited !== undefined) pieces.push(`waited ${span(waited)}`);
+  return pieces.join(" · ");
+}
+
+export function facts(job) {
+  const size = job.usage?.pages ? one(job.usage.pages, "page") : "";
+  return [deed(job), size, ago(job.created_at), job.engine && `engine ${job.engine}`, timings(job)].filter(Boolean).join(" · ");
+}
+
+/** Why there is no result, and what to do about it. */
+export function failure(error) {
+  const advice = error.retryable
+    ? "Trying again may help."
+    : error.category === "input"
+      ? "The same file will fail again; another one may not."
+      : "";
+  return h(
+    "div",
+    { class: "failure", role: "alert" },
+    h("p", {}, h("strong", {}, error.message)),
+    h("p", { class: "quiet" }, [advice, error.phase && `It happened in phase “${error.phase}”.`].filter(Boolean).join(" "), " ", h("code", {}, error.code)),
+  );
+}

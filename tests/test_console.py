@@ -1,0 +1,382 @@
+"""The web console in a browser, on the whole service: files in, text, answers and transcripts out."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Route, expect
+
+from phi4.store import Store
+from tests.api_alone import answers, api_alone
+from tests.browser import INPUTS, Tab, chromium, needs_chromium, tab
+from tests.conftest import Service, eventually, pdf, png
+
+pytestmark = needs_chromium
+INVOICE = INPUTS / "invoice.jpg"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests here."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def read(browser: Browser, cpu_service: Service) -> Iterator[Tab]:
+    """A tab on the service that really reads."""
+    with tab(browser, str(cpu_service.http.base_url)) as opened:
+        opened.open()
+        yield opened
+
+
+@pytest.fixture
+def play(browser: Browser, service: Service) -> Iterator[Tab]:
+    """A tab on the service whose engine does what the question says."""
+    with tab(browser, str(service.http.base_url)) as opened:
+        opened.open()
+        yield opened
+
+
+def picture(name: str = "sign.png") -> dict[str, Any]:
+    """A small picture under a name."""
+    return {"name": name, "mimeType": "image/png", "buffer": png()}
+
+
+def ask(tab: Tab, question: str, name: str = "sign.png") -> str:
+    """Ask about a small picture; gives the job's id."""
+    tab.choose(picture(name))
+    tab.page.get_by_text("Ask a question").click()
+    tab.page.get_by_label("Your question").fill(question)
+    return tab.run("Ask about 1 file")
+
+
+def test_an_invoice_that_is_dropped_is_read_beside_its_picture(read: Tab) -> None:
+    """Dropped on the page, read with a progress bar, shown as tables and raw, copied into a file."""
+    data = base64.b64encode(INVOICE.read_bytes()).decode()
+    dropped = read.page.evaluate_handle(
+        """(data) => {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], "invoice.jpg", { type: "image/jpeg" }));
+            return transfer;
+        }""",
+        data,
+    )
+    read.page.dispatch_event(".drop", "drop", {"dataTransfer": dropped})
+    read.picture("start")
+    read.run("Read 1 file")
+    expect(read.page.get_by_role("progressbar")).to_be_visible()
+    read.picture("working")
+
+    read.reaches("Done")
+    expect(read.page.get_by_role("cell", name="HL-2026-0417")).to_be_visible()
+    assert read.page.get_by_alt_text("The file invoice.jpg").evaluate("image => image.naturalWidth") > 500
+    read.picture("invoice")
+    read.page.get_by_text("Raw").click()
+    expect(read.page.locator("pre.raw").first).to_contain_text("| Copier paper A4, box of five reams | 12 |")
+    with read.page.expect_download() as saved:
+        read.page.get_by_role("button", name="Save as md").click()
+    assert saved.value.suggested_filename == "invoice.md"
+    assert "900.00" in Path(saved.value.path()).read_text()
+
+
+def test_answers_are_a_conversation_about_the_file(read: Tab) -> None:
+    """The next question is asked below the answer, of the same file, and both stay in sight."""
+    read.choose(INPUTS / "sign.jpg")
+    read.page.get_by_text("Ask a question").click()
+    read.page.get_by_label("Your question").fill("What are the opening hours on Saturday?")
+    read.page.get_by_label("Your question").press("Enter")
+    expect(read.page.locator(".answer").last).to_contain_text(re.compile(r"10:00\s*.\s*16:00"))
+
+    read.page.get_by_label("Ask another question").fill("What are the opening hours on Sunday?")
+    read.page.get_by_label("Ask another question").press("Enter")
+
+    expect(read.page.locator(".asked")).to_have_count(2)
+    expect(read.page.locator(".answer").first).to_contain_text(re.compile(r"10:00\s*.\s*16:00"))
+    read.reaches("Done")
+    read.picture("conversation")
+
+
+def test_a_recording_is_written_down_beside_a_player(read: Tab) -> None:
+    """Segments with their times; a click on one plays it from there and marks it; subtitles can be saved."""
+    read.choose(INPUTS / "talk.mp3")
+    read.run("Transcribe 1 file")
+    read.reaches("Done")
+
+    segments = read.page.locator("button.segment")
+    expect(segments.first).to_contain_text("welcome to this short recording")
+    third = segments.nth(2)
+    minutes, seconds = third.locator(".time").inner_text().split(":")
+    third.click()
+    expect(read.page.locator(".segments [aria-current]")).to_contain_text(third.inner_text().split("\n")[-1])
+    assert read.page.locator("audio").evaluate("player => player.currentTime") >= int(minutes) * 60 + int(seconds)
+    read.picture("recording")
+    with read.page.expect_download() as saved:
+        read.page.get_by_role("button", name="Save as srt").click()
+    assert Path(saved.value.path()).read_text().startswith("1\n00:00:0")
+
+
+def test_a_document_is_shown_page_by_page(play: Tab) -> None:
+    """Each page has a tab as soon as it is read; the arrow keys go from one to the next."""
+    play.choose({"name": "scan.pdf", "mimeType": "application/pdf", "buffer": pdf(3)})
+    play.page.get_by_label("Pages").fill("1,3")
+    play.run("Read 1 file")
+    play.reaches("Done")
+
+    tabs = play.page.get_by_role("tab")
+    expect(tabs).to_have_text(["1", "3"])
+    expect(play.page.get_by_role("tabpanel")).to_have_text("page 417x625")
+    expect(play.page.get_by_title("The file scan.pdf")).to_have_attribute("src", re.compile("#page=1&"))
+    tabs.first.press("ArrowRight")
+    expect(tabs.nth(1)).to_be_focused()
+    expect(play.page.get_by_role("tabpanel")).to_have_text("page 421x625")
+    expect(play.page.get_by_title("The file scan.pdf")).to_have_attribute("src", re.compile("#page=3&"))
+    play.picture("document")
+
+
+def test_what_the_microphone_hears_becomes_a_file(play: Tab, service: Service) -> None:
+    """Recorded until the button is pressed again, then listed as any other file."""
+    play.page.get_by_role("button", name="Record").click()
+    stop = play.page.get_by_role("button", name="Stop")
+    expect(stop).to_have_text("Stop 0:01")
+    stop.click()
+
+    expect(play.page.locator(".staged .name")).to_have_text(re.compile(r"recording-\d{6}\.\w+"))
+    job_id = play.run("Transcribe 1 file")
+    play.reaches("Done")
+    (recording,) = service.job(job_id)["input"]
+    assert (recording["media_type"], recording["seconds"] > 0.5) == ("video/webm", True)
+
+
+def test_the_calls_that_are_shown_do_the_same(play: Tab, service: Service, tmp_path: Path) -> None:
+    """The curl command and both Python programs give the job's own answer, run as they are written."""
+    (tmp_path / "it's.png").write_bytes(png())
+    question = """What's the "total" of $5?"""
+    ask(play, question, "it's.png")
+    play.reaches("Done")
+    play.page.get_by_text("The same call from a program").click()
+
+    code = play.page.locator(".calls pre")
+    commands = [["sh", "-c", code.inner_text()]]
+    for client in ("Python", "OpenAI"):
+        play.page.get_by_role("button", name=client).click()
+        commands.append([sys.executable, "-c", code.inner_text()])
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, env=service.env, capture_output=True, text=True, timeout=60)
+        assert "What's the" in done.stdout, done
+
+
+def test_text_appears_while_it_is_written(play: Tab) -> None:
+    """Pieces are shown as they come, before the answer is whole."""
+    ask(play, "speak 0.4 one|two|three|four|five|six")
+
+    expect(play.page.locator(".answer.live")).to_contain_text("onetwo")
+    expect(play.page.locator(".answer")).to_contain_text("1 images")
+    play.reaches("Done")
+
+
+def test_a_job_is_cancelled_and_tried_again(play: Tab) -> None:
+    """One button each; the page follows."""
+    ask(play, "sleep 60")
+    play.reaches("Working")
+    play.page.get_by_role("button", name="Cancel").click()
+    play.reaches("Cancelled")
+
+    play.page.get_by_role("button", name="Try again").click()
+    play.reaches("Working")
+    play.page.get_by_role("button", name="Cancel").click()
+    play.reaches("Cancelled")
+
+
+def test_a_failure_is_explained(play: Tab) -> None:
+    """The reason as a sentence, whether trying again can help, and the code."""
+    play.choose({"name": "broken.png", "mimeType": "image/png", "buffer": png()[:40]})
+    play.run("Read 1 file")
+    play.reaches("Failed")
+
+    why = play.page.get_by_role("alert").filter(has_text="cannot be read")
+    expect(why).to_contain_text("The same file will fail again")
+    expect(why).to_contain_text("unreadable_image")
+    play.picture("failure")
+
+
+def test_a_refusal_is_explained(play: Tab) -> None:
+    """What the service does not take is told beside the button, and the file stays chosen."""
+    play.choose({"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"no PDF at all"})
+    play.page.get_by_role("button", name="Read 1 file").click()
+
+    expect(play.page.get_by_role("alert").filter(has_text="not")).to_be_visible()
+    expect(play.page.locator(".staged .name")).to_have_text("notes.pdf")
+    play.wrong.clear()  # the browser's own line about the 415
+
+
+def test_of_several_files_each_is_a_job(play: Tab) -> None:
+    """What was taken is listed below the form and live; what was refused stays in it, with the reason."""
+    broken = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"no PDF at all"}
+    play.choose(picture("one.png"), broken, picture("two.png"))
+    play.page.get_by_role("button", name="Read 3 files").click()
+    expect(play.page.get_by_role("alert").filter(has_text="notes.pdf:")).to_be_visible()
+    expect(play.page.locator(".staged .name")).to_have_text("notes.pdf")
+    play.wrong.clear()  # the browser's own line about the 415
+
+    play.page.get_by_role("link", name="Jobs").click()
+    play.page.get_by_role("link", name="New").click()
+    expect(play.page.locator(".job-row .name")).to_have_text(["two.png", "one.png"])
+    expect(play.page.locator(".job-row .pill")).to_have_text(["Done", "Done"])
+
+
+def test_markup_in_names_questions_and_answers_stays_text(play: Tab) -> None:
+    """Nothing of what users or engines write becomes an element or runs, in any view."""
+    name = f"{HOSTILE.replace('/', '')}.png"
+    job_id = ask(play, f"{HOSTILE} **bold** [x](javascript:alert(3))", name)
+    play.reaches("Done")
+
+    expect(play.page.get_by_role("heading", level=1)).to_have_text(name)
+    expect(play.page.locator(".answer")).to_contain_text(HOSTILE)
+    expect(play.page.locator(".answer strong")).to_have_text("bold")
+    for place in (f"#/jobs/{job_id}", "#/jobs", "#/"):
+        play.open(place)
+        expect(play.page.get_by_text("onerror=alert(1)").first).to_be_visible()
+        assert play.page.locator("main").evaluate("main => main.querySelectorAll('img[onerror], script').length") == 0
+        assert play.page.locator("a[href^=javascript]").count() == 0
+
+
+def test_jobs_are_listed_live_with_filters(play: Tab, service: Service) -> None:
+    """A job from elsewhere appears by itself; filters are in the address; rows cancel and delete."""
+    play.open("#/jobs")
+    play.page.get_by_label("Every type").select_option("Question")
+    play.page.wait_for_url("**/#/jobs?type=vqa")
+    question = "sleep 61 please"
+    service.submit("vqa", params=f'{{"question": "{question}"}}')
+    row = play.page.locator(".job-row").filter(has_text=question)
+    expect(row.locator(".pill")).to_have_text("Working")
+
+    row.get_by_role("button", name="Cancel").click()
+    expect(row.locator(".pill")).to_have_text("Cancelled")
+    play.picture("jobs")
+    row.get_by_role("button", name="Delete").click()
+    expect(row).to_have_count(0)
+
+
+def test_operations_are_drawn(play: Tab, service: Service) -> None:
+    """Queue, throughput, latency by type and workers, each with its figures in words for those who do not see them."""
+    service.ended(service.submit("ocr").json()["id"])
+    play.open("#/operations")
+
+    for name in ("Work waiting: now", "Jobs ended: now", "Time by type", "Jobs by status"):
+        expect(play.page.get_by_role("img", name=name)).to_be_visible()
+    expect(play.page.get_by_role("row").filter(has_text="scripted-1")).to_contain_text("ready")
+    play.picture("operations")
+
+
+def test_a_key_is_asked_for_when_it_is_needed(
+    browser: Browser, valkey: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A wrong one is told so; the right one serves the whole tab, and no other."""
+    with api_alone(valkey, tmp_path_factory.mktemp("api")) as service:
+        token, _ = Store.at(service.redis_url).access.create("console", owner="acme")
+        with tab(browser, str(service.http.base_url)) as opened:
+            opened.open()
+            expect(opened.page.get_by_role("dialog")).to_have_count(0)
+            opened.open("#/jobs")
+            for key, told in (("phi4_wrong", "makes one with"), (token, "was not accepted")):
+                expect(opened.page.get_by_role("dialog")).to_contain_text(told)
+                opened.page.get_by_label("Key", exact=True).fill(key)
+                opened.page.get_by_role("button", name="Use this key").click()
+            expect(opened.page.get_by_text("There are no jobs yet.")).to_be_visible()
+            opened.page.reload()
+            expect(opened.page.get_by_text("There are no jobs yet.")).to_be_visible()
+            assert opened.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+
+
+def test_a_job_is_followed_through_a_restart_of_the_service(
+    browser: Browser, valkey: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The page comes back by itself when the API does."""
+    with (
+        api_alone(valkey, tmp_path_factory.mktemp("api")) as service,
+        tab(browser, str(service.http.base_url)) as opened,
+    ):
+        opened.open()
+        job_id = ask(opened, "hello")
+        expect(opened.page.get_by_text("Waits for a worker: none that could do this is running.")).to_be_visible()
+        service.processes["api"].terminate()
+        assert service.processes["api"].wait(15) == 0
+        service.start("api", "api")
+        eventually(lambda: answers(service), what="the next API")
+        service.http.post(f"/v1/jobs/{job_id}/cancel")
+
+        opened.reaches("Cancelled")
+        opened.wrong.clear()  # the browser's own lines about connections that were refused
+
+
+def test_it_works_behind_a_path_prefix(browser: Browser, service: Service) -> None:
+    """Every address is relative to the page's own."""
+    base = f"{service.http.base_url}".rstrip("/")
+
+    def forward(route: Route) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace("/some/prefix/", "/")))
+
+    with tab(browser, f"{base}/some/prefix") as opened:
+        opened.page.route(f"{base}/some/prefix/**", forward)
+        opened.page.route(re.compile(f"^{re.escape(base)}/(?!some/prefix/)"), lambda route: route.abort())
+        opened.open()
+        ask(opened, "hello")
+        opened.reaches("Done")
+        expect(opened.page.locator(".answer")).to_have_text("1 images: hello")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_accessible(browser: Browser, service: Service, scheme: Any) -> None:
+    """Axe finds nothing serious, in light and in dark, on a phone too, where nothing scrolls sideways."""
+    with tab(browser, str(service.http.base_url), color_scheme=scheme, bypass_csp=True, **PHONE) as opened:
+        opened.open()
+        opened.choose(picture(), {"name": "talk.mp3", "mimeType": "audio/mpeg", "buffer": b"ID3"})
+        check(opened, f"start-{scheme}")
+        opened.page.get_by_label("Leave out talk.mp3").click()
+        opened.page.get_by_text("Read the text").click()
+        job_id = opened.run("Read 1 file")
+        opened.reaches("Done")
+        opened.page.get_by_text("The same call from a program").click()
+        for place in (f"#/jobs/{job_id}", "#/jobs", "#/operations"):
+            if not opened.page.url.endswith(place):
+                opened.open(place)
+            opened.page.locator(".job, .job-row, .card").first.wait_for()
+            check(opened, f"{place.split('/')[1]}-{len(place)}-{scheme}")
+
+
+def check(opened: Tab, name: str) -> None:
+    """Look for what keeps people out, and for what is wider than the window."""
+    opened.picture(name)
+    found = Axe().run(opened.page).response["violations"]
+    bad = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+    assert bad == [], name
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+
+
+def test_it_can_be_used_from_the_keyboard(play: Tab) -> None:
+    """Tab goes from link to button in order, what has the focus is seen, and Enter submits."""
+    play.choose(picture())
+    expect(play.page.get_by_role("button", name="Read 1 file")).to_be_focused()
+    play.page.keyboard.press("Enter")
+    play.reaches("Done")
+
+    play.page.reload()
+    play.reaches("Done")
+    stops = []
+    for _ in range(8):
+        play.page.keyboard.press("Tab")
+        stops.append(play.page.evaluate("document.activeElement.textContent.trim()"))
+        assert play.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", stops
+    assert stops == ["To the content", "phi4", "New", "Jobs", "Operations", "API", "Jobs", "Copy"]
