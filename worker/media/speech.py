@@ -93,10 +93,10 @@ def _detector() -> Iterator[SileroVAD]:
         detector.reset()
     except Empty:
         detector = SileroVAD(SAMPLE_RATE)
-    try:
-        yield detector
-    finally:
-        _idle_detectors.put(detector)
+    yield detector
+    # Not when the recording was given up: what is thrown away ends in the garbage collector, which may have taken the
+    # detector apart before this generator.
+    _idle_detectors.put(detector)
 
 
 class _Cutter:
