@@ -16,6 +16,14 @@ export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
+export const hasKey = () => Boolean(key);
+
+/** Forget the key in this tab. */
+export function forgetKey() {
+  key = "";
+  sessionStorage.removeItem(KEPT);
+}
+
 /** What the service said instead of an answer. */
 export class Problem extends Error {
   constructor(status, body) {
@@ -55,7 +63,12 @@ export async function request(path, { method = "GET", body, headers = {}, signal
     const sent = key;
     let response;
     try {
-      response = await fetch(new URL(path, BASE), { method, body, headers: { ...headers, ...authorization() }, signal });
+      response = await fetch(new URL(path, BASE), {
+        method,
+        body,
+        headers: { ...headers, ...authorization() },
+        signal,
+      });
     } catch (error) {
       throw signal?.aborted ? error : new Unreachable();
     }
@@ -159,7 +172,7 @@ export function pause(ms, signal) {
   });
 }
 
-/** Look now and every `ms` while the tab is in sight, until the view is left; once it worked, passing errors do not end it. */
+/** Look every `ms` while the tab is in sight, until the view is left; passing errors end the first look only. */
 export async function every(ms, signal, look) {
   for (let worked = false; !signal.aborted; await pause(ms, signal)) {
     if (document.hidden) continue;

@@ -1,6 +1,6 @@
 /** The page itself: which view an address shows, the line about the service's health, and the question for a key. */
 
-import { every, get, onKeyNeeded } from "./api.js";
+import { every, forgetKey, get, hasKey, onKeyNeeded } from "./api.js";
 import { h, one, show } from "./dom.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
@@ -38,7 +38,13 @@ async function route(event) {
 /** What is shown when a view cannot go on. */
 function trouble(error) {
   const again = h("button", { class: "primary", onclick: route }, error.status === 401 ? "Enter a key" : "Try again");
-  return h("section", { class: "trouble", role: "alert" }, h("h1", {}, titleOf(error)), h("p", {}, error.message), again);
+  return h(
+    "section",
+    { class: "trouble", role: "alert" },
+    h("h1", {}, titleOf(error)),
+    h("p", {}, error.message),
+    again,
+  );
 }
 
 function titleOf(error) {
@@ -47,7 +53,11 @@ function titleOf(error) {
 }
 
 function markPlace() {
-  const place = location.hash.startsWith("#/jobs") ? "#/jobs" : location.hash === "#/operations" ? "#/operations" : "#/";
+  const place = location.hash.startsWith("#/jobs")
+    ? "#/jobs"
+    : location.hash === "#/operations"
+      ? "#/operations"
+      : "#/";
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === place) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -58,18 +68,28 @@ function markPlace() {
 function askForKey(wasWrong) {
   const dialog = document.getElementById("key");
   const field = document.getElementById("key-value");
-  const why = wasWrong ? "The key was not accepted: it is wrong or was revoked." : "Its operator makes one with “phi4 keys create”.";
+  const why = wasWrong
+    ? "The key was not accepted: it is wrong or was revoked."
+    : "Its operator makes one with “phi4 keys create”.";
   document.getElementById("key-why").textContent = why;
   field.value = "";
   dialog.returnValue = "cancel";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok" ? field.value.trim() : ""), { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        resolve(dialog.returnValue === "ok" ? field.value.trim() : "");
+        setTimeout(tellHealth);
+      },
+      { once: true },
+    );
   });
 }
 
 async function tellHealth() {
   const place = document.getElementById("health");
+  forget.hidden = !hasKey();
   try {
     const health = await get("health");
     const engines = new Set((health.workers || []).map((worker) => worker.engine).filter(Boolean));
@@ -83,6 +103,12 @@ async function tellHealth() {
   }
 }
 
+const forget = document.getElementById("forget");
+forget.addEventListener("click", () => {
+  forgetKey();
+  tellHealth();
+  location.hash = "#/";
+});
 onKeyNeeded(askForKey);
 addEventListener("hashchange", route);
 route();

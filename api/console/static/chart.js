@@ -14,11 +14,17 @@ export function timeline(label, points, minutes, tell, now = Date.now()) {
   const y = (value) => HEIGHT - BOTTOM - (value / most) * (HEIGHT - BOTTOM - 8);
   const seen = points.filter(([ms]) => x(ms) >= LEFT);
   const path = seen.map(([ms, value], n) => `${n ? "L" : "M"}${x(ms).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  const under = seen.length > 1 ? `${path}L${x(seen.at(-1)[0]).toFixed(1)} ${y(0)}L${x(seen[0][0]).toFixed(1)} ${y(0)}Z` : "";
+  const under =
+    seen.length > 1 ? `${path}L${x(seen.at(-1)[0]).toFixed(1)} ${y(0)}L${x(seen[0][0]).toFixed(1)} ${y(0)}Z` : "";
   const last = points.length ? tell(points.at(-1)[1]) : "no figure yet";
   return svg(
     "svg",
-    { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${label}: now ${last}; at most ${tell(most)} on the scale` },
+    {
+      class: "chart",
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      role: "img",
+      "aria-label": `${label}: now ${last}; at most ${tell(most)} on the scale`,
+    },
     [0, most / 2, most].map((value) => [
       svg("line", { class: "grid", x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }),
       svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)),
@@ -41,7 +47,9 @@ export function bars(label, rows) {
     { class: "chart", viewBox: `0 0 ${WIDTH} ${rows.length * step}`, role: "img", "aria-label": `${label}: ${told}` },
     rows.map(([name, values, words], n) => [
       svg("text", { x: 0, y: n * step + 21 }, name),
-      values.map(([value, look]) => svg("rect", { class: look, x: left, y: n * step + 9, width: width(value), height: 16, rx: 3 })),
+      values.map(([value, look]) =>
+        svg("rect", { class: look, x: left, y: n * step + 9, width: width(value), height: 16, rx: 3 }),
+      ),
       svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 21 }, words),
     ]),
   );

@@ -8,10 +8,16 @@ import { media } from "./media.js";
 import { failure } from "./words.js";
 
 export function conversation({ job, file, signal }) {
-  const answer = h("div", { class: "answer", "aria-live": "polite" }, h("p", { class: "quiet waiting" }, "Thinking…"));
+  const answer = h("div", { class: "answer", "aria-live": "polite" }, h("p", { class: "quiet waiting" }, "Working…"));
   const earlier = h("div", { class: "earlier" });
   const own = h("section", { class: "turn" }, h("p", { class: "asked" }, questionOf(job)), answer);
-  const column = h("section", { class: "column talk", "aria-label": "Conversation" }, earlier, own, file ? askForm(file, "Ask another question") : null);
+  const column = h(
+    "section",
+    { class: "column talk", "aria-label": "Conversation" },
+    earlier,
+    own,
+    file ? askForm(file, "Ask another question") : null,
+  );
   const thread = threadOf(file);
   tellEarlier(earlier, thread.slice(0, thread.indexOf(job.id)), signal);
   let told = "";
@@ -30,7 +36,14 @@ export function conversation({ job, file, signal }) {
       show(answer, answered(result));
     },
     end(ended) {
-      show(answer, h("p", { class: "quiet" }, ended.status === "failed" ? "There is no answer; the reason is above." : "There is no answer."));
+      show(
+        answer,
+        h(
+          "p",
+          { class: "quiet" },
+          ended.status === "failed" ? "There is no answer; the reason is above." : "There is no answer.",
+        ),
+      );
     },
   };
 }
@@ -53,7 +66,11 @@ async function tellEarlier(place, ids, signal) {
     place.append(turn);
     try {
       const job = await get(`v1/jobs/${id}`, signal);
-      const said = job.result ? answered(job.result) : job.error ? failure(job.error) : h("a", { href: `#/jobs/${id}` }, "Not answered yet");
+      const said = job.result
+        ? answered(job.result)
+        : job.error
+          ? failure(job.error)
+          : h("a", { href: `#/jobs/${id}` }, "Not answered yet");
       show(turn, h("p", { class: "asked" }, questionOf(job)), h("div", { class: "answer" }, said));
     } catch {
       turn.remove(); // deleted or expired since

@@ -19,13 +19,17 @@ function fill(element, props, children) {
     else if (name === "value" || name === "checked") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
 /** Show other children in an element. */
 export function show(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
 }
 
 /** A bar; `share` from 0 to 1, or null for "under way, nobody knows how far". */
@@ -52,7 +56,9 @@ export function span(ms) {
   const seconds = ms / 1000;
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ${Math.round(seconds % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return minutes < 60
+    ? `${minutes} min ${Math.round(seconds % 60)} s`
+    : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** A place in a recording, from seconds: 1:05. */
@@ -66,8 +72,7 @@ export function clock(seconds) {
 /** When something was, from Unix seconds. */
 export function ago(seconds, now = Date.now()) {
   const past = Math.max(0, now / 1000 - seconds);
-  if (past < 10) return "just now";
-  if (past < 90) return `${Math.round(past)} s ago`;
+  if (past < 60) return "just now";
   if (past < 5400) return `${Math.round(past / 60)} min ago`;
   if (past < 129_600) return `${Math.round(past / 3600)} h ago`;
   return new Date(seconds * 1000).toLocaleDateString("en", { day: "numeric", month: "short" });
@@ -98,7 +103,13 @@ export async function copy(text) {
 export function choice(legend, name, options, chosen, onchange) {
   const group = h("fieldset", { class: "choice" }, h("legend", {}, legend));
   for (const [value, label] of options) {
-    const radio = h("input", { type: "radio", name, value, checked: value === chosen, onchange: () => onchange(value) });
+    const radio = h("input", {
+      type: "radio",
+      name,
+      value,
+      checked: value === chosen,
+      onchange: () => onchange(value),
+    });
     group.append(h("label", {}, radio, h("span", {}, label)));
   }
   return group;

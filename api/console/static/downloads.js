@@ -5,15 +5,44 @@ import { copy, h, toast } from "./dom.js";
 import { nameOf } from "./words.js";
 
 const FORMATS = {
-  ocr: [["markdown", "md"], ["text", "txt"], ["json", "json"]],
-  vqa: [["text", "txt"], ["json", "json"]],
-  chat: [["text", "txt"], ["json", "json"]],
-  asr: [["text", "txt"], ["srt", "srt"], ["vtt", "vtt"], ["json", "json"]],
+  ocr: [
+    ["markdown", "md"],
+    ["text", "txt"],
+    ["json", "json"],
+  ],
+  vqa: [
+    ["text", "txt"],
+    ["json", "json"],
+  ],
+  chat: [
+    ["text", "txt"],
+    ["json", "json"],
+  ],
+  asr: [
+    ["text", "txt"],
+    ["srt", "srt"],
+    ["vtt", "vtt"],
+    ["json", "json"],
+  ],
 };
 
 export function downloads(job, text) {
-  const formats = FORMATS[job.type].map(([format, ending]) => h("button", { class: "plain", "aria-label": `Save as ${ending}`, onclick: () => save(job, format, ending) }, `.${ending}`));
-  return [h("button", { onclick: () => copy(text()) }, "Copy"), h("span", { class: "group", role: "group", "aria-label": "Save as" }, h("span", { class: "quiet" }, "Save"), formats)];
+  const formats = FORMATS[job.type].map(([format, ending]) =>
+    h(
+      "button",
+      { class: "plain", "aria-label": `Save as ${ending}`, onclick: () => save(job, format, ending) },
+      `.${ending}`,
+    ),
+  );
+  return [
+    h("button", { onclick: () => copy(text()) }, "Copy"),
+    h(
+      "span",
+      { class: "group", role: "group", "aria-label": "Save as" },
+      h("span", { class: "quiet" }, "Save"),
+      formats,
+    ),
+  ];
 }
 
 async function save(job, format, ending) {

@@ -21,7 +21,8 @@ export function kindOf(file) {
   return type.startsWith("video/") ? "audio" : null;
 }
 
-export const isShown = (file) => kindOf(file) !== "image" || SHOWN.test(file.name) || /png|jpeg|webp|gif|bmp/.test(file.type);
+export const isShown = (file) =>
+  kindOf(file) !== "image" || SHOWN.test(file.name) || /png|jpeg|webp|gif|bmp/.test(file.type);
 
 /** The address under which the page shows a local file. */
 export function urlOf(file) {
@@ -38,7 +39,11 @@ export function remember(job, file) {
 
 export function forget(jobId) {
   const file = byJob.get(jobId);
-  if (file) threads.set(file, (threads.get(file) || []).filter((id) => id !== jobId));
+  if (file)
+    threads.set(
+      file,
+      (threads.get(file) || []).filter((id) => id !== jobId),
+    );
   byJob.delete(jobId);
   if (mine.includes(jobId)) mine.splice(mine.indexOf(jobId), 1);
 }

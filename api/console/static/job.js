@@ -20,7 +20,7 @@ export async function jobView(main, signal, id) {
   const state = h("div", { class: "state", "aria-live": "polite" });
   const body = BODIES[first.type]({ job: first, file: fileOf(id), signal });
   show(main, h("article", { class: "job" }, head, state, body.element, callsOf(first)));
-  const view = { id, head, state, body, signal, texts: new Map(), job: first, looking: false };
+  const view = { id, head, state, body, signal, texts: new Map(), fresh: new Set(), job: first, looking: false };
   document.title = `${nameOf(first)} · phi4`;
   take(view, first);
   if (ended(first)) return;
@@ -30,8 +30,11 @@ export async function jobView(main, signal, id) {
   });
 }
 
-/** Show a job as it is now. */
+/** Show a job as it is now; the same again changes nothing. */
 function take(view, job) {
+  const print = JSON.stringify(job);
+  if (view.print === print) return;
+  view.print = print;
   view.job = job;
   drawHead(view);
   drawState(view);
@@ -43,7 +46,8 @@ function hear(view, { name, data }) {
   if (name === "delta") {
     const before = data.offset === 0 ? "" : view.texts.get(data.part) || "";
     view.texts.set(data.part, before + data.text);
-    view.body.write(data.part, view.texts.get(data.part));
+    if (!view.fresh.size) requestAnimationFrame(() => write(view));
+    view.fresh.add(data.part);
   } else if (name === "status") {
     view.job = { ...view.job, status: data.status };
     drawHead(view);
@@ -55,9 +59,15 @@ function hear(view, { name, data }) {
   }
 }
 
+/** Show the text that came since the last frame, unless the job has ended since. */
+function write(view) {
+  if (!ended(view.job)) for (const part of view.fresh) view.body.write(part, view.texts.get(part));
+  view.fresh.clear();
+}
+
 /** Fetch the result so far. */
 async function look(view) {
-  if (view.looking || view.body.isWhole) return;
+  if (view.looking) return;
   view.looking = true;
   try {
     const job = await get(`v1/jobs/${view.id}?include=partial`, view.signal);
@@ -103,7 +113,8 @@ function drawState({ state, job }) {
 
 /** What may be done with a job now. */
 function actions(job) {
-  const act = (words, path, then) => h("button", { onclick: (event) => perform(event.target, () => post(path), then) }, words);
+  const act = (words, path, then) =>
+    h("button", { onclick: (event) => perform(event.target, () => post(path), then) }, words);
   const reload = () => dispatchEvent(new HashChangeEvent("hashchange"));
   const here = `v1/jobs/${job.id}`;
   if (!ended(job)) return [act("Cancel", `${here}/cancel`, () => {})];
@@ -116,14 +127,18 @@ function deleteButton(job) {
     forget(job.id);
     location.hash = "#/jobs";
   };
-  return h("button", {
-    class: "plain",
-    onclick: ({ target }) => {
-      if (target.dataset.sure) return perform(target, () => erase(`v1/jobs/${job.id}`), leave);
-      target.dataset.sure = "yes";
-      target.textContent = "Delete file and result?";
+  return h(
+    "button",
+    {
+      class: "plain",
+      onclick: ({ target }) => {
+        if (target.dataset.sure) return perform(target, () => erase(`v1/jobs/${job.id}`), leave);
+        target.dataset.sure = "yes";
+        target.textContent = "Delete file and result?";
+      },
     },
-  }, "Delete");
+    "Delete",
+  );
 }
 
 /** Do what a button says, once, and tell when it is refused. */

@@ -7,6 +7,15 @@ import { perform } from "./job.js";
 import { STATUSES, TYPES, deed, nameOf, pill, standing } from "./words.js";
 
 const LOOK_MS = 2000;
+/** While a button is held down, the row under it must stay, or its click is lost. */
+let held = false;
+for (const [name, value] of [
+  ["pointerdown", true],
+  ["pointerup", false],
+  ["pointercancel", false],
+]) {
+  document.addEventListener(name, () => (held = value));
+}
 /** The list does not tell places in the line; so many waiting jobs are asked for theirs. */
 const PLACES = 5;
 const MORE = 25;
@@ -14,9 +23,16 @@ const MORE = 25;
 export async function jobsView(main, signal, query = "") {
   const filter = new URLSearchParams(query);
   const list = h("div", { class: "list" });
-  const more = h("button", { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), look()) }, "Show more");
+  const more = h(
+    "button",
+    { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), look()) },
+    "Show more",
+  );
   let limit = MORE;
-  show(main, h("div", { class: "jobs" }, h("div", { class: "row between" }, h("h1", {}, "Jobs"), filters(filter)), list, more));
+  show(
+    main,
+    h("div", { class: "jobs" }, h("div", { class: "row between" }, h("h1", {}, "Jobs"), filters(filter)), list, more),
+  );
   await every(LOOK_MS, signal, look);
 
   async function look() {
@@ -45,7 +61,14 @@ export async function sessionJobs(place, signal) {
         else throw error;
       }
     }
-    draw(list, madeHere().map((id) => known.get(id)).filter(Boolean), look, "");
+    draw(
+      list,
+      madeHere()
+        .map((id) => known.get(id))
+        .filter(Boolean),
+      look,
+      "",
+    );
   };
   await every(LOOK_MS, signal, look);
 }
@@ -59,7 +82,12 @@ async function withPlaces(jobs, signal) {
 
 function filters(filter) {
   const select = (name, label, words) => {
-    const list = h("select", { "aria-label": label, onchange: () => go(name, list.value) }, h("option", { value: "" }, label), Object.entries(words).map(([value, text]) => h("option", { value }, text)));
+    const list = h(
+      "select",
+      { "aria-label": label, onchange: () => go(name, list.value) },
+      h("option", { value: "" }, label),
+      Object.entries(words).map(([value, text]) => h("option", { value }, text)),
+    );
     list.value = filter.get(name) || "";
     return list;
   };
@@ -73,6 +101,7 @@ function filters(filter) {
 
 /** Show rows; those that stay are changed in place, so that focus and half-made decisions stay too. */
 function draw(list, jobs, look, none) {
+  if (held) return;
   const before = new Map([...list.children].map((row) => [row.dataset.id, row]));
   const rows = jobs.map((job) => {
     const row = before.get(job.id);
@@ -90,11 +119,20 @@ function draw(list, jobs, look, none) {
 function jobRow(job, look) {
   const words = job.error?.message || standing(job) || timing(job);
   const { completed, total } = job.progress || {};
-  const bar = job.status === "in_progress" && total > 1 && h("progress", { max: total, value: completed, "aria-label": "Progress" });
+  const bar =
+    job.status === "in_progress" &&
+    total > 1 &&
+    h("progress", { max: total, value: completed, "aria-label": "Progress" });
   const name = h("a", { class: "name", href: `#/jobs/${job.id}` }, nameOf(job));
   const about = h("p", { class: "quiet" }, [deed(job), ago(job.created_at), words].filter(Boolean).join(" · "));
   const question = job.type === "vqa" && h("p", { class: "question" }, job.params.question);
-  const row = h("div", { class: "job-row" }, pill(job.status), h("div", { class: "grow" }, name, question, about, bar), h("div", { class: "row" }, rowActions(job, look)));
+  const row = h(
+    "div",
+    { class: "job-row" },
+    pill(job.status),
+    h("div", { class: "grow" }, name, question, about, bar),
+    h("div", { class: "row" }, rowActions(job, look)),
+  );
   row.dataset.id = job.id;
   return row;
 }
@@ -106,12 +144,20 @@ function timing(job) {
 }
 
 function rowActions(job, look) {
-  const act = (words, deed) => h("button", { class: "plain", "aria-label": `${words} ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, look) }, words);
+  const act = (words, deed) =>
+    h(
+      "button",
+      { class: "plain", "aria-label": `${words} ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, look) },
+      words,
+    );
   const here = `v1/jobs/${job.id}`;
   if (!ended(job)) return act("Cancel", () => post(`${here}/cancel`));
   const remove = async () => {
     await erase(here);
     forget(job.id);
   };
-  return [["failed", "cancelled"].includes(job.status) && act("Retry", () => post(`${here}/retry`)), act("Delete", remove)];
+  return [
+    ["failed", "cancelled"].includes(job.status) && act("Retry", () => post(`${here}/retry`)),
+    act("Delete", remove),
+  ];
 }

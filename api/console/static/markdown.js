@@ -8,7 +8,23 @@ const RULE = /^ {0,3}([-*_])(\s*\1){2,}\s*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
 const DIVIDER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
-const INLINE = /(`+)(.+?)\1(?!`)|\*\*(?=\S)(.+?)\*\*|__(?=\S)(.+?)__|\*(?=\S)([^*]+?)\*|(?<!\w)_(?=\S)([^_]+?)_(?!\w)|~~(.+?)~~|!?\[([^\]]*)\]\(([^()\s]+(?:\([^()\s]*\))?)[^)]*\)|(<br ?\/?>)|\\([\\`*_{}[\]()#+.!|~-])/s;
+/** In turn: code, bold, bold, emphasis, emphasis, struck out, link or picture, line break, escaped sign. */
+const INLINE = new RegExp(
+  [
+    /(`+)(.+?)\1(?!`)/,
+    /\*\*(?=\S)(.+?)\*\*/,
+    /__(?=\S)(.+?)__/,
+    /\*(?=\S)([^*]+?)\*/,
+    /(?<!\w)_(?=\S)([^_]+?)_(?!\w)/,
+    /~~(.+?)~~/,
+    /!?\[([^\]]*)\]\(([^()\s]+(?:\([^()\s]*\))?)[^)]*\)/,
+    /(<br ?\/?>)/,
+    /\\([\\`*_{}[\]()#+.!|~-])/,
+  ]
+    .map((piece) => piece.source)
+    .join("|"),
+  "s",
+);
 const MOST_DEPTH = 12;
 
 /** Read Markdown; `top` is the level that its first headings get. Gives elements. */
@@ -51,13 +67,24 @@ function fence(lines, at) {
   return [h("pre", { tabindex: 0 }, h("code", {}, lines.slice(at + 1, end).join("\n"))), end + 1];
 }
 
-const isTable = (lines, at) => lines[at].includes("|") && at + 1 < lines.length && lines[at + 1].includes("-") && DIVIDER.test(lines[at + 1]) && cells(lines[at]).length === cells(lines[at + 1]).length;
+const isTable = (lines, at) =>
+  lines[at].includes("|") &&
+  at + 1 < lines.length &&
+  lines[at + 1].includes("-") &&
+  DIVIDER.test(lines[at + 1]) &&
+  cells(lines[at]).length === cells(lines[at + 1]).length;
 
 function table(lines, at) {
-  const sides = cells(lines[at + 1]).map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "middle" : "end") : ""));
+  const sides = cells(lines[at + 1]).map((cell) =>
+    cell.endsWith(":") ? (cell.startsWith(":") ? "middle" : "end") : "",
+  );
   const row = (line, tag) => {
     const texts = cells(line).slice(0, sides.length);
-    return h("tr", {}, sides.map((side, n) => h(tag, { class: side || null, scope: tag === "th" && "col" }, inline(texts[n] || ""))));
+    return h(
+      "tr",
+      {},
+      sides.map((side, n) => h(tag, { class: side || null, scope: tag === "th" && "col" }, inline(texts[n] || ""))),
+    );
   };
   let end = at + 2;
   while (end < lines.length && lines[end].includes("|") && lines[end].trim()) end += 1;
@@ -67,7 +94,10 @@ function table(lines, at) {
 }
 
 function cells(line) {
-  const inside = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inside = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inside.split(/(?<!\\)\|/).map((cell) => cell.trim());
 }
 
@@ -87,16 +117,25 @@ function list(lines, at, top, depth) {
     const item = ITEM.exec(lines[end]);
     const indent = /^\s*/.exec(lines[end])[0].length;
     if (item && item[1].length <= first[1].length && /\d/.test(item[2]) === ordered) items.push([item[3]]);
-    else if (lines[end].trim() && indent > first[1].length) items.at(-1).push(lines[end].slice(Math.min(indent, first[1].length + 2)));
+    else if (lines[end].trim() && indent > first[1].length)
+      items.at(-1).push(lines[end].slice(Math.min(indent, first[1].length + 2)));
     else if (!lines[end].trim() && goesOn(lines[end + 1], first[1].length)) items.at(-1).push("");
     else break;
     end += 1;
   }
   const start = ordered && parseInt(first[2], 10) !== 1 ? parseInt(first[2], 10) : null;
-  return [h(ordered ? "ol" : "ul", { start }, items.map((inside) => h("li", {}, itemContent(inside, top, depth)))), end];
+  return [
+    h(
+      ordered ? "ol" : "ul",
+      { start },
+      items.map((inside) => h("li", {}, itemContent(inside, top, depth))),
+    ),
+    end,
+  ];
 }
 
-const goesOn = (line, indent) => line !== undefined && (ITEM.test(line) || /^\s*/.exec(line)[0].length > indent) && line.trim() !== "";
+const goesOn = (line, indent) =>
+  line !== undefined && (ITEM.test(line) || /^\s*/.exec(line)[0].length > indent) && line.trim() !== "";
 
 function itemContent(lines, top, depth) {
   const made = blocks(lines, top, depth + 1);
@@ -105,9 +144,15 @@ function itemContent(lines, top, depth) {
 
 function paragraph(lines, at, depth) {
   let end = at + 1;
-  const begins = (line) => FENCE.test(line) || HEADING.test(line) || RULE.test(line) || (depth < MOST_DEPTH && (QUOTE.test(line) || ITEM.test(line)));
+  const begins = (line) =>
+    FENCE.test(line) ||
+    HEADING.test(line) ||
+    RULE.test(line) ||
+    (depth < MOST_DEPTH && (QUOTE.test(line) || ITEM.test(line)));
   while (end < lines.length && lines[end].trim() && !begins(lines[end]) && !isTable(lines, end)) end += 1;
-  const pieces = lines.slice(at, end).flatMap((line, n) => (n ? [h("br"), ...inline(line.trim())] : inline(line.trim())));
+  const pieces = lines
+    .slice(at, end)
+    .flatMap((line, n) => (n ? [h("br"), ...inline(line.trim())] : inline(line.trim())));
   return [h("p", {}, pieces), end];
 }
 
@@ -129,5 +174,7 @@ function span([whole, , code, bold, bold2, em, em2, gone, label, address, br, es
   if (br) return h("br");
   if (escaped) return escaped;
   if (whole.startsWith("!")) return h("em", {}, label || "picture");
-  return /^(https?:\/\/|mailto:)/i.test(address) ? h("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, inline(label, depth)) : whole;
+  return /^(https?:\/\/|mailto:)/i.test(address)
+    ? h("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, inline(label, depth))
+    : whole;
 }

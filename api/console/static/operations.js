@@ -6,7 +6,7 @@ import { h, one, show, span } from "./dom.js";
 import { TYPES } from "./words.js";
 
 const LOOK_MS = 2000;
-const MINUTES = 10;
+const MINUTES = 5;
 const KEEP_MS = MINUTES * 60_000;
 /** Jobs a minute are counted over this long, so that single jobs do not make the line jump. */
 const RATE_MS = 30_000;
@@ -26,7 +26,15 @@ export async function operationsView(main, signal) {
     if (!health.workers) throw await refusal(signal);
     if (round++ % 3 === 0) newest = (await get("v1/jobs?status=completed&limit=100", signal)).data;
     sample(health);
-    show(place, queue(health), throughput(), latency(newest), webhooks(health), outcomes(health), workers(health));
+    draw(place, [queue(health), throughput(), latency(newest), webhooks(health), outcomes(health), workers(health)]);
+  });
+}
+
+/** Show the cards that have changed; the others keep their focus and selection. */
+function draw(place, cards) {
+  cards.forEach((card, n) => {
+    if (!place.children[n]) place.append(card);
+    else if (!place.children[n].isEqualNode(card)) place.children[n].replaceWith(card);
   });
 }
 
@@ -46,7 +54,12 @@ function sample(health) {
 function queue(health) {
   const now = samples.at(-1).waiting;
   const where = Object.entries(health.queues).map(([name, count]) => `${name.replace("infer.", "")} ${count}`);
-  const chart = timeline("Work waiting", samples.map((taken) => [taken.at, taken.waiting]), MINUTES, String);
+  const chart = timeline(
+    "Work waiting",
+    samples.map((taken) => [taken.at, taken.waiting]),
+    MINUTES,
+    String,
+  );
   return card("Queue", `${now} waiting`, chart, h("p", { class: "quiet" }, where.join(", ") || "Nothing waits."));
 }
 
@@ -64,38 +77,82 @@ function throughput() {
 function latency(jobs) {
   const took = (job) => Object.values(job.timings).reduce((sum, ms) => sum + ms, 0);
   const rows = Object.entries(TYPES).flatMap(([type, name]) => {
-    const times = jobs.filter((job) => job.type === type).map(took).sort((a, b) => a - b);
+    const times = jobs
+      .filter((job) => job.type === type)
+      .map(took)
+      .sort((a, b) => a - b);
     if (!times.length) return [];
     const at = (share) => times[Math.min(times.length - 1, Math.floor(share * times.length))];
-    return [[name, [[at(0.95), "bar-2"], [at(0.5), "bar-1"]], `${span(at(0.5))} / ${span(at(0.95))}`]];
+    return [
+      [
+        name,
+        [
+          [at(0.95), "bar-2"],
+          [at(0.5), "bar-1"],
+        ],
+        `${span(at(0.5))} / ${span(at(0.95))}`,
+      ],
+    ];
   });
-  const words = "Half of the jobs are within the dark bar, 95 of 100 within the light one.";
-  return card("Time to finish", `your last ${one(jobs.length, "job")}`, rows.length ? [bars("Time by type, median and 95th percentile", rows), h("p", { class: "quiet" }, words)] : nothing("No job has ended yet."));
+  const words = "Half of the jobs took no longer than the strong bar, 95 of 100 no longer than the faint one.";
+  return card(
+    "Time to finish",
+    `your last ${one(jobs.length, "job")}`,
+    rows.length
+      ? [bars("Time by type, median and 95th percentile", rows), h("p", { class: "quiet" }, words)]
+      : nothing("No job has ended yet."),
+  );
 }
 
 const nothing = (words) => h("p", { class: "quiet" }, words);
 
 function webhooks(health) {
-  const rows = Object.entries(OUTCOMES).filter(([name]) => health.webhooks[name]).map(([name, [words, look]]) => [words, [[health.webhooks[name], look]], health.webhooks[name].toLocaleString("en")]);
-  return card("Webhooks", "tries so far", rows.length ? bars("Tries by outcome", rows) : nothing("None has been sent."));
+  const rows = Object.entries(OUTCOMES)
+    .filter(([name]) => health.webhooks[name])
+    .map(([name, [words, look]]) => [
+      words,
+      [[health.webhooks[name], look]],
+      health.webhooks[name].toLocaleString("en"),
+    ]);
+  return card(
+    "Webhooks",
+    "tries so far",
+    rows.length ? bars("Tries by outcome", rows) : nothing("None has been sent."),
+  );
 }
 
 function outcomes(health) {
   const count = (status) => Object.values(health.ended).reduce((sum, counts) => sum + (counts[status] || 0), 0);
-  const kinds = [["completed", "Done", "good"], ["failed", "Failed", "bad"], ["cancelled", "Cancelled", "calm"]];
-  const rows = kinds.filter(([status]) => count(status)).map(([status, words, look]) => [words, [[count(status), look]], count(status).toLocaleString("en")]);
-  return card("How jobs ended", "all so far", rows.length ? bars("Jobs by status", rows) : nothing("No job has ended yet."));
+  const kinds = [
+    ["completed", "Done", "good"],
+    ["failed", "Failed", "bad"],
+    ["cancelled", "Cancelled", "calm"],
+  ];
+  const rows = kinds
+    .filter(([status]) => count(status))
+    .map(([status, words, look]) => [words, [[count(status), look]], count(status).toLocaleString("en")]);
+  return card(
+    "How jobs ended",
+    "all so far",
+    rows.length ? bars("Jobs by status", rows) : nothing("No job has ended yet."),
+  );
 }
 
 function workers(health) {
   const head = ["Worker", "Stage", "Engine", "Busy"].map((name) => h("th", { scope: "col" }, name));
   const rows = health.workers.map((worker) => {
-    const engine = worker.engine ? [worker.engine, h("br"), h("span", { class: "quiet" }, worker.model)] : h("span", { class: "quiet" }, worker.queues.join(", "));
+    const engine = worker.engine
+      ? [worker.engine, h("br"), h("span", { class: "quiet" }, worker.model)]
+      : h("span", { class: "quiet" }, worker.queues.join(", "));
     const busy = worker.slots ? `${worker.in_flight} of ${worker.slots}` : String(worker.in_flight);
     const stage = h("span", { class: `pill ${worker.stage === "ready" ? "completed" : "in_progress"}` }, worker.stage);
     return h("tr", {}, h("td", {}, worker.name), h("td", {}, stage), h("td", {}, engine), h("td", {}, busy));
   });
-  const table = h("div", { class: "wide-table", tabindex: 0, role: "group", "aria-label": "Workers" }, h("table", { class: "workers" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)));
+  const table = h(
+    "div",
+    { class: "wide-table", tabindex: 0, role: "group", "aria-label": "Workers" },
+    h("table", { class: "workers" }, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)),
+  );
   const made = card("Workers", `version ${health.version}`, rows.length ? table : nothing("No worker is alive."));
   made.classList.add("across");
   return made;

@@ -5,13 +5,22 @@ import { choice, h, show } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { media } from "./media.js";
 
-const MODES = [["rendered", "Rendered"], ["raw", "Raw"]];
+const MODES = [
+  ["rendered", "Rendered"],
+  ["raw", "Raw"],
+];
 let mode = "rendered";
 
 export function pages({ job, file }) {
   const beside = media(file);
   const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Pages" });
-  const text = h("div", { class: "text", id: "page-text", role: "tabpanel", tabindex: 0, "aria-label": "Text of the page" });
+  const text = h("div", {
+    class: "text",
+    id: "page-text",
+    role: "tabpanel",
+    tabindex: 0,
+    "aria-label": "Text of the page",
+  });
   const modes = choice("Show the text", "mode", MODES, mode, (value) => {
     mode = value;
     draw();
@@ -21,15 +30,29 @@ export function pages({ job, file }) {
   const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, ask);
   const known = new Map();
   let chosen = 0;
+  let shownTabs = "";
   draw();
 
-  function draw() {
+  /** Tabs that are made anew under the pointer would lose its click. */
+  function drawTabs() {
     const numbers = [...known.keys()].sort((a, b) => a - b);
+    const print = numbers.map((number) => `${number}${known.get(number).error ? "!" : ""}`).join() + `;${chosen}`;
+    if (print === shownTabs) return;
+    shownTabs = print;
     tabs.hidden = numbers.length < 2;
-    show(tabs, numbers.length < 2 ? [] : numbers.map((number) => tab(number)));
+    show(tabs, tabs.hidden ? [] : numbers.map((number) => tab(number)));
+  }
+
+  function draw() {
+    drawTabs();
     const page = known.get(chosen);
     text.classList.toggle("live", Boolean(page && !page.done));
-    show(text, page ? content(page) : h("p", { class: "quiet waiting" }, job.status === "completed" ? "" : "The text appears here as it is read."));
+    show(
+      text,
+      page
+        ? content(page)
+        : h("p", { class: "quiet waiting" }, job.status === "completed" ? "" : "The text appears here as it is read."),
+    );
     modes.hidden = !page || Boolean(page.error);
     bar.hidden = tabs.hidden && modes.hidden;
     if (page) beside.turnTo(page.page);
@@ -38,16 +61,20 @@ export function pages({ job, file }) {
   function tab(number) {
     const page = known.get(number);
     const name = page.error ? `${page.page} ✕` : String(page.page);
-    return h("button", {
-      role: "tab",
-      id: `tab-${number}`,
-      "aria-selected": String(number === chosen),
-      "aria-controls": "page-text",
-      "aria-label": page.error ? `Page ${page.page}, not read` : `Page ${page.page}`,
-      tabindex: number === chosen ? 0 : -1,
-      onclick: () => choose(number),
-      onkeydown: (event) => step(event, number),
-    }, name);
+    return h(
+      "button",
+      {
+        role: "tab",
+        id: `tab-${number}`,
+        "aria-selected": String(number === chosen),
+        "aria-controls": "page-text",
+        "aria-label": page.error ? `Page ${page.page}, not read` : `Page ${page.page}`,
+        tabindex: number === chosen ? 0 : -1,
+        onclick: () => choose(number),
+        onkeydown: (event) => step(event, number),
+      },
+      name,
+    );
   }
 
   function choose(number) {
@@ -66,12 +93,17 @@ export function pages({ job, file }) {
 
   return {
     element: h("div", { class: "beside" }, beside.element, column),
-    text: () => [...known.values()].map((page) => page.text).filter(Boolean).join("\n\n"),
+    text: () =>
+      [...known.values()]
+        .map((page) => page.text)
+        .filter(Boolean)
+        .join("\n\n"),
     write(part, words) {
       if (known.get(part)?.done) return;
       known.set(part, { page: part + 1, text: words, done: false });
       if (!known.has(chosen)) chosen = part;
-      draw();
+      if (chosen === part) draw();
+      else drawTabs();
     },
     show(result) {
       for (const page of result.pages || []) {

@@ -7,7 +7,12 @@ export function recorder(add) {
   if (!navigator.mediaDevices || !globalThis.MediaRecorder) return null;
   let recording = null;
   const words = h("span", {}, "Record");
-  const button = h("button", { type: "button", "aria-pressed": "false", onclick: toggle }, h("span", { class: "dot", "aria-hidden": "true" }), words);
+  const button = h(
+    "button",
+    { type: "button", "aria-pressed": "false", onclick: toggle },
+    h("span", { class: "dot", "aria-hidden": "true" }),
+    words,
+  );
   return button;
 
   async function toggle() {
@@ -15,7 +20,11 @@ export function recorder(add) {
     try {
       begin(await navigator.mediaDevices.getUserMedia({ audio: true }));
     } catch (error) {
-      toast(error.name === "NotAllowedError" ? "The browser was not allowed to use the microphone." : "There is no microphone.");
+      toast(
+        error.name === "NotAllowedError"
+          ? "The browser was not allowed to use the microphone."
+          : "There is no microphone.",
+      );
     }
   }
 

@@ -8,9 +8,21 @@ const SIGNS = { image: "▣", pdf: "PDF", audio: "♪" };
 
 export function fileRow(file, onremove) {
   const kind = kindOf(file);
-  const thumb = kind === "image" && isShown(file) ? h("img", { class: "thumb", src: urlOf(file), alt: "" }) : h("span", { class: "thumb", "aria-hidden": "true" }, SIGNS[kind]);
-  const words = h("div", { class: "grow" }, h("p", { class: "name" }, file.name), h("p", { class: "quiet" }, `${KINDS[kind]}, ${bytes(file.size)}`));
-  const remove = h("button", { type: "button", class: "plain", "aria-label": `Leave out ${file.name}`, onclick: onremove }, "✕");
+  const thumb =
+    kind === "image" && isShown(file)
+      ? h("img", { class: "thumb", src: urlOf(file), alt: "" })
+      : h("span", { class: "thumb", "aria-hidden": "true" }, SIGNS[kind]);
+  const words = h(
+    "div",
+    { class: "grow" },
+    h("p", { class: "name" }, file.name),
+    h("p", { class: "quiet" }, `${KINDS[kind]}, ${bytes(file.size)}`),
+  );
+  const remove = h(
+    "button",
+    { type: "button", class: "plain", "aria-label": `Leave out ${file.name}`, onclick: onremove },
+    "✕",
+  );
   const row = h("li", {}, thumb, words, remove);
   const bar = progressBar(`Sending ${file.name}`, 0);
   row.showSent = (share) => {

@@ -19,7 +19,15 @@ const LANGUAGES = [
 ];
 
 /** What was chosen stays when the view is left and come back to. */
-const wish = { page: "ocr", sound: "transcribe", question: "", language: "", target: "en", pages: "", format: "markdown" };
+const wish = {
+  page: "ocr",
+  sound: "transcribe",
+  question: "",
+  language: "",
+  target: "en",
+  pages: "",
+  format: "markdown",
+};
 let staged = [];
 
 export async function startView(main, signal) {
@@ -28,16 +36,28 @@ export async function startView(main, signal) {
   const go = h("button", { class: "primary big", type: "submit" });
   const said = h("p", { class: "said", role: "alert" });
   const drop = dropZone(add);
-  const form = h("form", { class: "composer", onsubmit: run }, drop, list, options, h("div", { class: "row" }, go, said));
+  const form = h(
+    "form",
+    { class: "composer", onsubmit: run },
+    drop,
+    list,
+    options,
+    h("div", { class: "row" }, go, said),
+  );
   const recent = h("section", { class: "recent", "aria-label": "Jobs of this tab" });
-  const lead = h("p", { class: "lead" }, "Pictures and PDFs become text, recordings become transcripts, and questions get answers.");
+  const lead = h(
+    "p",
+    { class: "lead" },
+    "Pictures and PDFs become text, recordings become transcripts, and questions get answers.",
+  );
   show(main, h("div", { class: "start" }, h("h1", {}, "What should be read?"), lead, form, recent));
-  document.addEventListener("paste", (event) => add(event.clipboardData.files), { signal });
+  document.addEventListener("paste", ({ clipboardData }) => add(clipboardData.files), { signal });
   takeDropsAnywhere(drop, add, signal);
   draw();
   if (madeHere().length) await sessionJobs(recent, signal);
 
   function add(files) {
+    if (!files.length) return;
     const known = [...files].filter(kindOf);
     if (known.length < files.length) toast("Only pictures, PDFs and audio can be read.");
     staged.push(...known);
@@ -52,8 +72,15 @@ export async function startView(main, signal) {
       staged = staged.filter((other) => other !== file);
       draw();
     };
-    show(list, staged.map((file) => fileRow(file, () => remove(file))));
-    show(options, kinds.has("image") || kinds.has("pdf") ? pageOptions(kinds, draw) : [], kinds.has("audio") ? soundOptions(draw) : []);
+    show(
+      list,
+      staged.map((file) => fileRow(file, () => remove(file))),
+    );
+    show(
+      options,
+      kinds.has("image") || kinds.has("pdf") ? pageOptions(kinds, draw) : [],
+      kinds.has("audio") ? soundOptions(draw) : [],
+    );
     form.classList.toggle("filled", staged.length > 0);
     go.textContent = label(kinds);
     go.hidden = !staged.length;
@@ -95,7 +122,10 @@ async function submitAll(list, signal) {
 function whatFor(file) {
   if (kindOf(file) === "audio") {
     const language = wish.language ? { language: wish.language } : {};
-    return ["asr", wish.sound === "translate" ? { task: "translate", target_language: wish.target, ...language } : language];
+    return [
+      "asr",
+      wish.sound === "translate" ? { task: "translate", target_language: wish.target, ...language } : language,
+    ];
   }
   const pages = kindOf(file) === "pdf" && wish.pages.trim() ? { pages: wish.pages.trim() } : {};
   if (wish.page === "vqa") return ["vqa", { question: wish.question, ...pages }];
@@ -110,15 +140,26 @@ function label(kinds) {
 }
 
 function pageOptions(kinds, draw) {
-  const tasks = [["ocr", "Read the text"], ["vqa", "Ask a question"]];
+  const tasks = [
+    ["ocr", "Read the text"],
+    ["vqa", "Ask a question"],
+  ];
   const task = choice("With pictures and PDFs", "page-task", tasks, wish.page, (value) => again("page", value, draw));
   const pages = kinds.has("pdf") && field("Pages", "all, or 1-3,7", "pages");
-  const format = wish.page === "ocr" && select("Written as", "format", [["markdown", "Markdown"], ["text", "Plain text"]]);
+  const format =
+    wish.page === "ocr" &&
+    select("Written as", "format", [
+      ["markdown", "Markdown"],
+      ["text", "Plain text"],
+    ]);
   return [h("div", { class: "row" }, task, pages, format), wish.page === "vqa" && question()];
 }
 
 function soundOptions(draw) {
-  const tasks = [["transcribe", "Transcribe"], ["translate", "Translate"]];
+  const tasks = [
+    ["transcribe", "Transcribe"],
+    ["translate", "Translate"],
+  ];
   const task = choice("With recordings", "sound-task", tasks, wish.sound, (value) => again("sound", value, draw));
   const spoken = select("Spoken language", "language", [["", "Find out"], ...LANGUAGES]);
   const target = wish.sound === "translate" && select("Into", "target", LANGUAGES);
@@ -128,7 +169,7 @@ function soundOptions(draw) {
 function again(name, value, draw) {
   wish[name] = value;
   draw();
-  (document.querySelector(value === "vqa" ? "textarea" : `input[value="${value}"]`))?.focus();
+  document.querySelector(value === "vqa" ? "textarea" : `input[value="${value}"]`)?.focus();
 }
 
 function question() {
@@ -148,23 +189,45 @@ function question() {
 }
 
 function field(name, placeholder, key) {
-  return h("label", {}, name, h("input", { type: "text", placeholder, value: wish[key], oninput: (event) => (wish[key] = event.target.value) }));
+  return h(
+    "label",
+    {},
+    name,
+    h("input", { type: "text", placeholder, value: wish[key], oninput: (event) => (wish[key] = event.target.value) }),
+  );
 }
 
 function select(name, key, options) {
-  const list = h("select", { onchange: (event) => (wish[key] = event.target.value) }, options.map(([value, text]) => h("option", { value }, text)));
+  const list = h(
+    "select",
+    { onchange: (event) => (wish[key] = event.target.value) },
+    options.map(([value, text]) => h("option", { value }, text)),
+  );
   list.value = wish[key];
   return h("label", {}, name, list);
 }
 
 function dropZone(add) {
-  const picker = h("input", { type: "file", id: "files", multiple: true, accept: ACCEPT, class: "unseen", tabindex: -1, "aria-label": "Files" });
+  const picker = h("input", {
+    type: "file",
+    id: "files",
+    multiple: true,
+    accept: ACCEPT,
+    class: "unseen",
+    tabindex: -1,
+    "aria-label": "Files",
+  });
   picker.addEventListener("change", () => {
     add(picker.files);
     picker.value = "";
   });
   const pick = h("button", { type: "button", onclick: () => picker.click() }, "Choose files");
-  const words = h("p", { class: "invitation" }, h("strong", {}, "Drop files here"), h("span", {}, "Pictures, PDFs or audio. Pasting works too."));
+  const words = h(
+    "p",
+    { class: "invitation" },
+    h("strong", {}, "Drop files here"),
+    h("span", {}, "Pictures, PDFs or audio. Pasting works too."),
+  );
   return h("div", { class: "drop" }, words, h("div", { class: "row" }, pick, recorder(add), picker));
 }
 

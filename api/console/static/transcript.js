@@ -2,11 +2,16 @@
 
 import { clock, h, show } from "./dom.js";
 import { urlOf } from "./files.js";
+import { waveform } from "./waveform.js";
 
 export function transcript({ job, file, signal }) {
   const player = file && h("audio", { controls: true, src: urlOf(file), preload: "metadata" });
   const list = h("ol", { class: "segments", "aria-label": "Segments" });
-  const text = h("div", { class: "text" }, h("p", { class: "quiet waiting" }, "The words appear here as they are heard."));
+  const text = h(
+    "div",
+    { class: "text" },
+    h("p", { class: "quiet waiting" }, "The words appear here as they are heard."),
+  );
   const away = h("p", { class: "quiet" }, "The recording is not in this tab, so it cannot be played.");
   const clips = new Map();
   let told = "";
@@ -15,11 +20,20 @@ export function transcript({ job, file, signal }) {
   signal.addEventListener("abort", () => player?.pause());
 
   return {
-    element: h("div", { class: "spoken" }, h("div", { class: "player" }, player || away), text, list),
+    element: h(
+      "div",
+      { class: "spoken" },
+      h("div", { class: "player" }, player || away, player && waveform(file, player, signal)),
+      text,
+      list,
+    ),
     text: () => told,
     write(part, words) {
       clips.set(part, words);
-      told = [...clips.entries()].sort(([a], [b]) => a - b).map(([, piece]) => piece).join(" ");
+      told = [...clips.entries()]
+        .sort(([a], [b]) => a - b)
+        .map(([, piece]) => piece)
+        .join(" ");
       text.classList.add("live");
       show(text, h("p", {}, told));
     },
@@ -29,7 +43,10 @@ export function transcript({ job, file, signal }) {
       text.classList.remove("live");
       text.hidden = segments.length > 0;
       show(text, h("p", { class: told ? null : "quiet" }, told || "Nothing was said."));
-      show(list, segments.map((segment) => row(segment, player)));
+      show(
+        list,
+        segments.map((segment) => row(segment, player)),
+      );
     },
     end() {
       show(text, h("p", { class: "quiet" }, "There is no transcript."));

@@ -35,8 +35,10 @@ export function standing(job) {
   const { progress, queue } = job;
   if (job.status === "queued") {
     if (queue?.reason === "no_worker_for_type") return "Waits for a worker: none that could do this is running.";
-    if (queue?.reason === "in_flight_limit") return "Waits for your other jobs: the key's limit of work at once is reached.";
-    if (queue?.position > 0) return `Waits in line: ${queue.position}${queue.position_is_at_least ? " or more" : ""} before it.`;
+    if (queue?.reason === "in_flight_limit")
+      return "Waits for your other jobs: the key's limit of work at once is reached.";
+    if (queue?.position > 0)
+      return `Waits in line: ${queue.position}${queue.position_is_at_least ? " or more" : ""} before it.`;
     return "Waits for a worker.";
   }
   if (job.status === "in_progress" && progress?.total > 1) {
@@ -59,7 +61,9 @@ export function timings(job) {
 
 export function facts(job) {
   const size = job.usage?.pages ? one(job.usage.pages, "page") : "";
-  return [deed(job), size, ago(job.created_at), job.engine && `engine ${job.engine}`, timings(job)].filter(Boolean).join(" · ");
+  return [deed(job), size, ago(job.created_at), job.engine && `engine ${job.engine}`, timings(job)]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** Why there is no result, and what to do about it. */
@@ -73,6 +77,12 @@ export function failure(error) {
     "div",
     { class: "failure", role: "alert" },
     h("p", {}, h("strong", {}, error.message)),
-    h("p", { class: "quiet" }, [advice, error.phase && `It happened in phase “${error.phase}”.`].filter(Boolean).join(" "), " ", h("code", {}, error.code)),
+    h(
+      "p",
+      { class: "quiet" },
+      [advice, error.phase && `It happened in phase “${error.phase}”.`].filter(Boolean).join(" "),
+      " ",
+      h("code", {}, error.code),
+    ),
   );
 }
