@@ -16,7 +16,8 @@ from tests.vllm_on_cpu import exactly
 pytest.importorskip("transformers", reason="transformers is not installed here; `make test` runs this in .venv-vllm")
 pytest.importorskip("peft", reason="peft is not installed here; `make test` runs this file in .venv-vllm")
 
-pytestmark = pytest.mark.timeout(300)
+#: What vLLM left behind, whose tests run in the same process, is its own.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 TALK = ROOT / "examples" / "inputs" / "talk.mp3"
 #: An answer that takes longer than any test waits.
 ENDLESS = {"question": "?", "response_schema": exactly(5_000), "max_tokens": 6_000}
