@@ -1,9 +1,9 @@
 /** The list of jobs, kept up to date: all of the caller's with filters, or those that this tab made. */
 
-import { ended, erase, every, get, post } from "./api.js";
+import { actions } from "./actions.js";
+import { ended, every, get } from "./api.js";
 import { ago, h, one, show, span } from "./dom.js";
 import { forget, madeHere } from "./files.js";
-import { perform } from "./job.js";
 import { STATUSES, TYPES, deed, nameOf, pill, standing } from "./words.js";
 
 const LOOK_MS = 2000;
@@ -131,7 +131,7 @@ function jobRow(job, look) {
     { class: "job-row" },
     pill(job.status),
     h("div", { class: "grow" }, name, question, about, bar),
-    h("div", { class: "row" }, rowActions(job, look)),
+    h("div", { class: "row" }, actions(job, () => look().catch(() => {}))),
   );
   row.dataset.id = job.id;
   return row;
@@ -141,23 +141,4 @@ function timing(job) {
   const took = Object.values(job.timings || {}).reduce((sum, ms) => sum + ms, 0);
   const pages = job.usage?.pages ? `${one(job.usage.pages, "page")} in ` : "took ";
   return job.status === "completed" && took ? `${pages}${span(took)}` : "";
-}
-
-function rowActions(job, look) {
-  const act = (words, deed) =>
-    h(
-      "button",
-      { class: "plain", "aria-label": `${words} ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, look) },
-      words,
-    );
-  const here = `v1/jobs/${job.id}`;
-  if (!ended(job)) return act("Cancel", () => post(`${here}/cancel`));
-  const remove = async () => {
-    await erase(here);
-    forget(job.id);
-  };
-  return [
-    ["failed", "cancelled"].includes(job.status) && act("Retry", () => post(`${here}/retry`)),
-    act("Delete", remove),
-  ];
 }

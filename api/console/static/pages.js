@@ -55,12 +55,12 @@ export function pages({ job, file }) {
     );
     modes.hidden = !page || Boolean(page.error);
     bar.hidden = tabs.hidden && modes.hidden;
-    if (page) beside.turnTo(page.page);
+    if (page?.page) beside.turnTo(page.page);
   }
 
   function tab(number) {
     const page = known.get(number);
-    const name = page.error ? `${page.page} ✕` : String(page.page);
+    const name = page.error ? `${page.page} ✕` : String(page.page || "…");
     return h(
       "button",
       {
@@ -100,7 +100,7 @@ export function pages({ job, file }) {
         .join("\n\n"),
     write(part, words) {
       if (known.get(part)?.done) return;
-      known.set(part, { page: part + 1, text: words, done: false });
+      known.set(part, { page: job.params.pages ? 0 : part + 1, text: words, done: false });
       if (!known.has(chosen)) chosen = part;
       if (chosen === part) draw();
       else drawTabs();
