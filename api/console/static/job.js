@@ -86,7 +86,8 @@ async function keepPlaceInLine(view) {
   try {
     while (view.job.status === "queued") {
       await pause(2000, view.signal);
-      if (view.job.status === "queued") take(view, await get(`v1/jobs/${view.id}`, view.signal));
+      const job = await get(`v1/jobs/${view.id}`, view.signal);
+      if (view.job.status === "queued") take(view, job);
     }
   } catch {
     // The stream says what there is to say.

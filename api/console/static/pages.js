@@ -30,6 +30,7 @@ export function pages({ job, file }) {
   const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, ask);
   const known = new Map();
   let chosen = 0;
+  let isPicked = false;
   let shownTabs = "";
   draw();
 
@@ -58,6 +59,13 @@ export function pages({ job, file }) {
     if (page?.page) beside.turnTo(page.page);
   }
 
+  /** Until a page is picked, the first one that is there is shown; tells whether that changed. */
+  function settle() {
+    const before = chosen;
+    if (!isPicked && known.size) chosen = Math.min(...known.keys());
+    return chosen !== before;
+  }
+
   function tab(number) {
     const page = known.get(number);
     const name = page.error ? `${page.page} ✕` : String(page.page || "…");
@@ -79,6 +87,7 @@ export function pages({ job, file }) {
 
   function choose(number) {
     chosen = number;
+    isPicked = true;
     draw();
     tabs.querySelector(`#tab-${number}`)?.focus();
   }
@@ -101,15 +110,14 @@ export function pages({ job, file }) {
     write(part, words) {
       if (known.get(part)?.done) return;
       known.set(part, { page: job.params.pages ? 0 : part + 1, text: words, done: false });
-      if (!known.has(chosen)) chosen = part;
-      if (chosen === part) draw();
+      if (settle() || chosen === part) draw();
       else drawTabs();
     },
     show(result) {
       for (const page of result.pages || []) {
         known.set(page.index, { page: page.page, text: page.markdown || page.text, error: page.error, done: true });
       }
-      if (!known.has(chosen)) chosen = Math.min(...known.keys());
+      settle();
       draw();
     },
     end({ error }) {
