@@ -18,6 +18,7 @@ from phi4.store import Store
 from tests.api_alone import answers, api_alone
 from tests.browser import INPUTS, Tab, chromium, needs_chromium, tab
 from tests.conftest import Service, eventually, pdf, png
+from tests.servers import web
 
 pytestmark = needs_chromium
 INVOICE = INPUTS / "invoice.jpg"
@@ -266,15 +267,24 @@ def test_jobs_are_listed_live_with_filters(play: Tab, service: Service) -> None:
     expect(row.locator(".pill")).to_have_text("Cancelled")
     play.picture("jobs")
     row.get_by_role("button", name="Delete").click()
+    row.get_by_role("button", name="Really delete").click()
     expect(row).to_have_count(0)
 
 
 def test_operations_are_drawn(play: Tab, service: Service) -> None:
-    """Queue, throughput, latency by type and workers, each with its figures in words for those who do not see them."""
-    service.ended(service.submit("ocr").json()["id"])
+    """Queue, throughput, latency by type, workers and webhooks, with their figures in words for those who see none."""
+    with web() as receiver:
+        service.ended(service.submit("ocr", webhook_url=receiver.url).json()["id"])
+        eventually(lambda: receiver.seen, what="the webhook")
     play.open("#/operations")
 
-    for name in ("Work waiting: now", "Jobs ended: now", "Time by type", "Jobs by status"):
+    for name in (
+        "Work waiting: now",
+        "Jobs ended: now",
+        "Time by type",
+        "Jobs by status",
+        "Tries by outcome: Delivered",
+    ):
         expect(play.page.get_by_role("img", name=name)).to_be_visible()
     expect(play.page.get_by_role("row").filter(has_text="scripted-1")).to_contain_text("ready")
     play.picture("operations")
@@ -298,6 +308,11 @@ def test_a_key_is_asked_for_when_it_is_needed(
             opened.page.reload()
             expect(opened.page.get_by_text("There are no jobs yet.")).to_be_visible()
             assert opened.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+            opened.page.get_by_role("button", name="Forget key").click()
+            opened.open("#/jobs")
+            expect(opened.page.get_by_role("dialog")).to_be_visible()
+            opened.page.keyboard.press("Escape")
+            expect(opened.page.get_by_role("heading", level=1)).to_have_text("A key is needed")
 
 
 def test_a_job_is_followed_through_a_restart_of_the_service(

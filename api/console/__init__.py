@@ -25,7 +25,6 @@ _HEADERS = {
     ),
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 

@@ -25,7 +25,7 @@ export function forgetKey() {
 }
 
 /** What the service said instead of an answer. */
-export class Problem extends Error {
+class Problem extends Error {
   constructor(status, body) {
     super(body?.detail || body?.title || `The service answered ${status}.`);
     this.status = status;
@@ -34,7 +34,7 @@ export class Problem extends Error {
 }
 
 /** The service could not be reached. */
-export class Unreachable extends Error {
+class Unreachable extends Error {
   constructor() {
     super("The service cannot be reached. Is it running, and is this machine online?");
   }

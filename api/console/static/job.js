@@ -1,11 +1,12 @@
 /** The view of one job: where it stands, its file, and its result as it comes about. */
 
-import { ended, erase, follow, get, pause, post } from "./api.js";
+import { actions } from "./actions.js";
+import { ended, follow, get, pause } from "./api.js";
 import { callsOf } from "./calls.js";
 import { conversation } from "./conversation.js";
-import { h, progressBar, show, toast } from "./dom.js";
+import { h, progressBar, show } from "./dom.js";
 import { downloads } from "./downloads.js";
-import { fileOf, forget } from "./files.js";
+import { fileOf } from "./files.js";
 import { pages } from "./pages.js";
 import { transcript } from "./transcript.js";
 import { deed, facts, failure, nameOf, pill, standing } from "./words.js";
@@ -16,11 +17,11 @@ const LOOK_MS = 800;
 
 export async function jobView(main, signal, id) {
   const first = await get(`v1/jobs/${id}`, signal);
-  const head = h("div", { class: "job-head" });
+  const [about, bar] = [h("div", { class: "job-head" }), h("div")];
   const state = h("div", { class: "state", "aria-live": "polite" });
   const body = BODIES[first.type]({ job: first, file: fileOf(id), signal });
-  show(main, h("article", { class: "job" }, head, state, body.element, callsOf(first)));
-  const view = { id, head, state, body, signal, texts: new Map(), fresh: new Set(), job: first, looking: false };
+  show(main, h("article", { class: "job" }, about, bar, state, body.element, callsOf(first)));
+  const view = { id, about, bar, state, body, signal, texts: new Map(), fresh: new Set(), job: first, looking: false };
   document.title = `${nameOf(first)} · phi4`;
   take(view, first);
   if (ended(first)) return;
@@ -85,23 +86,35 @@ async function keepPlaceInLine(view) {
   try {
     while (view.job.status === "queued") {
       await pause(2000, view.signal);
-      if (view.job.status === "queued") take(view, await get(`v1/jobs/${view.id}`, view.signal));
+      const job = await get(`v1/jobs/${view.id}`, view.signal);
+      if (view.job.status === "queued") take(view, job);
     }
   } catch {
     // The stream says what there is to say.
   }
 }
 
-function drawHead({ head, job, body }) {
-  const focused = head.contains(document.activeElement);
-  show(
-    head,
-    h("p", { class: "crumb" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${deed(job)}`),
-    h("h1", { tabindex: -1 }, nameOf(job)),
-    h("p", { class: "facts" }, pill(job.status), " ", facts(job)),
-    h("div", { class: "row actions" }, job.status === "completed" && downloads(job, () => body.text()), actions(job)),
+/** Buttons that are the same stay: one that is made anew under the pointer would lose its click. */
+function drawHead(view) {
+  const { about, bar, job, body } = view;
+  const copies = job.status === "completed" && downloads(job, () => body.text());
+  const buttons = h(
+    "div",
+    { class: "row actions" },
+    copies,
+    actions(job, (then) => changed(view, then)),
   );
-  if (focused) head.querySelector("h1").focus();
+  if (!bar.firstChild?.isEqualNode(buttons)) {
+    const hadFocus = bar.contains(document.activeElement);
+    show(bar, buttons);
+    if (hadFocus) bar.querySelector("button").focus();
+  }
+  show(
+    about,
+    h("p", { class: "crumb" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${deed(job)}`),
+    h("h1", {}, nameOf(job)),
+    h("p", { class: "facts" }, pill(job.status), " ", facts(job)),
+  );
 }
 
 function drawState({ state, job }) {
@@ -111,44 +124,8 @@ function drawState({ state, job }) {
   show(state, progressBar("Progress", share), h("p", { class: "quiet" }, standing(job)));
 }
 
-/** What may be done with a job now. */
-function actions(job) {
-  const act = (words, path, then) =>
-    h("button", { onclick: (event) => perform(event.target, () => post(path), then) }, words);
-  const reload = () => dispatchEvent(new HashChangeEvent("hashchange"));
-  const here = `v1/jobs/${job.id}`;
-  if (!ended(job)) return [act("Cancel", `${here}/cancel`, () => {})];
-  const again = ["failed", "cancelled"].includes(job.status) && act("Try again", `${here}/retry`, reload);
-  return [again, deleteButton(job)];
-}
-
-function deleteButton(job) {
-  const leave = () => {
-    forget(job.id);
-    location.hash = "#/jobs";
-  };
-  return h(
-    "button",
-    {
-      class: "plain",
-      onclick: ({ target }) => {
-        if (target.dataset.sure) return perform(target, () => erase(`v1/jobs/${job.id}`), leave);
-        target.dataset.sure = "yes";
-        target.textContent = "Delete file and result?";
-      },
-    },
-    "Delete",
-  );
-}
-
-/** Do what a button says, once, and tell when it is refused. */
-export async function perform(button, deed, then) {
-  button.disabled = true;
-  try {
-    then(await deed());
-  } catch (error) {
-    toast(error.message);
-  } finally {
-    button.disabled = false;
-  }
+/** After a button: a deleted job leaves to the list, one that runs again is followed anew. */
+function changed(view, job) {
+  if (!job) location.hash = "#/jobs";
+  else if (ended(view.job) && !ended(job)) dispatchEvent(new HashChangeEvent("hashchange"));
 }

@@ -1,9 +1,9 @@
 /** The list of jobs, kept up to date: all of the caller's with filters, or those that this tab made. */
 
-import { ended, erase, every, get, post } from "./api.js";
+import { actions } from "./actions.js";
+import { ended, every, get } from "./api.js";
 import { ago, h, one, show, span } from "./dom.js";
 import { forget, madeHere } from "./files.js";
-import { perform } from "./job.js";
 import { STATUSES, TYPES, deed, nameOf, pill, standing } from "./words.js";
 
 const LOOK_MS = 2000;
@@ -25,10 +25,11 @@ export async function jobsView(main, signal, query = "") {
   const list = h("div", { class: "list" });
   const more = h(
     "button",
-    { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), look()) },
+    { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), soon()) },
     "Show more",
   );
   let limit = MORE;
+  const soon = () => look().catch(() => {}); // the next look tells what is wrong
   show(
     main,
     h("div", { class: "jobs" }, h("div", { class: "row between" }, h("h1", {}, "Jobs"), filters(filter)), list, more),
@@ -41,7 +42,7 @@ export async function jobsView(main, signal, query = "") {
     const { data, has_more: rest } = await get(`v1/jobs?${asked}`, signal);
     const jobs = await withPlaces(data, signal);
     const none = filter.size ? "No job is like that." : "There are no jobs yet.";
-    draw(list, jobs, look, none);
+    draw(list, jobs, soon, none);
     more.hidden = !rest || limit >= 100;
   }
 }
@@ -61,14 +62,12 @@ export async function sessionJobs(place, signal) {
         else throw error;
       }
     }
-    draw(
-      list,
-      madeHere()
-        .map((id) => known.get(id))
-        .filter(Boolean),
-      look,
-      "",
-    );
+    const jobs = madeHere().map((id) => known.get(id));
+    draw(list, jobs.filter(Boolean), changed, "");
+  };
+  const changed = (job) => {
+    if (job) known.set(job.id, job);
+    look().catch(() => {});
   };
   await every(LOOK_MS, signal, look);
 }
@@ -100,14 +99,14 @@ function filters(filter) {
 }
 
 /** Show rows; those that stay are changed in place, so that focus and half-made decisions stay too. */
-function draw(list, jobs, look, none) {
+function draw(list, jobs, done, none) {
   if (held) return;
   const before = new Map([...list.children].map((row) => [row.dataset.id, row]));
   const rows = jobs.map((job) => {
     const row = before.get(job.id);
     const print = JSON.stringify([job.status, job.progress, job.queue, ago(job.created_at)]);
     if (row?.dataset.print === print) return row;
-    const next = jobRow(job, look);
+    const next = jobRow(job, done);
     next.dataset.print = print;
     if (row?.contains(document.activeElement)) queueMicrotask(() => next.querySelector("a").focus());
     return next;
@@ -116,7 +115,7 @@ function draw(list, jobs, look, none) {
   else if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) show(list, rows);
 }
 
-function jobRow(job, look) {
+function jobRow(job, done) {
   const words = job.error?.message || standing(job) || timing(job);
   const { completed, total } = job.progress || {};
   const bar =
@@ -131,7 +130,7 @@ function jobRow(job, look) {
     { class: "job-row" },
     pill(job.status),
     h("div", { class: "grow" }, name, question, about, bar),
-    h("div", { class: "row" }, rowActions(job, look)),
+    h("div", { class: "row" }, actions(job, done)),
   );
   row.dataset.id = job.id;
   return row;
@@ -141,23 +140,4 @@ function timing(job) {
   const took = Object.values(job.timings || {}).reduce((sum, ms) => sum + ms, 0);
   const pages = job.usage?.pages ? `${one(job.usage.pages, "page")} in ` : "took ";
   return job.status === "completed" && took ? `${pages}${span(took)}` : "";
-}
-
-function rowActions(job, look) {
-  const act = (words, deed) =>
-    h(
-      "button",
-      { class: "plain", "aria-label": `${words} ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, look) },
-      words,
-    );
-  const here = `v1/jobs/${job.id}`;
-  if (!ended(job)) return act("Cancel", () => post(`${here}/cancel`));
-  const remove = async () => {
-    await erase(here);
-    forget(job.id);
-  };
-  return [
-    ["failed", "cancelled"].includes(job.status) && act("Retry", () => post(`${here}/retry`)),
-    act("Delete", remove),
-  ];
 }

@@ -30,6 +30,7 @@ export function pages({ job, file }) {
   const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, ask);
   const known = new Map();
   let chosen = 0;
+  let isPicked = false;
   let shownTabs = "";
   draw();
 
@@ -55,12 +56,19 @@ export function pages({ job, file }) {
     );
     modes.hidden = !page || Boolean(page.error);
     bar.hidden = tabs.hidden && modes.hidden;
-    if (page) beside.turnTo(page.page);
+    if (page?.page) beside.turnTo(page.page);
+  }
+
+  /** Until a page is picked, the first one that is there is shown; tells whether that changed. */
+  function settle() {
+    const before = chosen;
+    if (!isPicked && known.size) chosen = Math.min(...known.keys());
+    return chosen !== before;
   }
 
   function tab(number) {
     const page = known.get(number);
-    const name = page.error ? `${page.page} ✕` : String(page.page);
+    const name = page.error ? `${page.page} ✕` : String(page.page || "…");
     return h(
       "button",
       {
@@ -79,6 +87,7 @@ export function pages({ job, file }) {
 
   function choose(number) {
     chosen = number;
+    isPicked = true;
     draw();
     tabs.querySelector(`#tab-${number}`)?.focus();
   }
@@ -100,16 +109,15 @@ export function pages({ job, file }) {
         .join("\n\n"),
     write(part, words) {
       if (known.get(part)?.done) return;
-      known.set(part, { page: part + 1, text: words, done: false });
-      if (!known.has(chosen)) chosen = part;
-      if (chosen === part) draw();
+      known.set(part, { page: job.params.pages ? 0 : part + 1, text: words, done: false });
+      if (settle() || chosen === part) draw();
       else drawTabs();
     },
     show(result) {
       for (const page of result.pages || []) {
         known.set(page.index, { page: page.page, text: page.markdown || page.text, error: page.error, done: true });
       }
-      if (!known.has(chosen)) chosen = Math.min(...known.keys());
+      settle();
       draw();
     },
     end({ error }) {

@@ -24,8 +24,8 @@ export function transcript({ job, file, signal }) {
       "div",
       { class: "spoken" },
       h("div", { class: "player" }, player || away, player && waveform(file, player, signal)),
-      text,
       list,
+      text,
     ),
     text: () => told,
     write(part, words) {
@@ -35,14 +35,16 @@ export function transcript({ job, file, signal }) {
         .map(([, piece]) => piece)
         .join(" ");
       text.classList.add("live");
+      text.hidden = false;
       show(text, h("p", {}, told));
     },
-    show(result) {
+    show(result, { status }) {
+      clips.clear(); // those that are still being heard are written again
       told = result.text || "";
       segments = result.segments || [];
       text.classList.remove("live");
       text.hidden = segments.length > 0;
-      show(text, h("p", { class: told ? null : "quiet" }, told || "Nothing was said."));
+      show(text, h("p", { class: told ? null : "quiet" }, told || (status === "completed" ? "Nothing was said." : "")));
       show(
         list,
         segments.map((segment) => row(segment, player)),

@@ -50,7 +50,7 @@ export function standing(job) {
 }
 
 /** How long each stage took, as far as they are over. */
-export function timings(job) {
+function timings(job) {
   const { queued_ms: waited, prepare_ms: prepared, run_ms: ran } = job.timings || {};
   const pieces = [];
   if (ran !== undefined) pieces.push(`worked ${span(ran)}`);
