@@ -9,8 +9,9 @@ from __future__ import annotations
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from kombu.utils.scheduling import round_robin_cycle
 
-from phi4.job import QUEUES
+from phi4.job import PRIORITIES, QUEUES
 
 TASK = "phi4.work"
 
@@ -41,7 +42,7 @@ def celery_app(redis_url: str) -> Celery:
             # worker, engine and all (kombu 5.7.0: AttributeError in Connection.close).
             "ack_emulation": False,
             "priority_steps": [0],
-            "queue_order_strategy": "priority",  # as they are listed: high before normal before low
+            "queue_order_strategy": f"{__name__}:UrgentThenInTurn",
             "health_check_interval": 15,
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
@@ -50,6 +51,22 @@ def celery_app(redis_url: str) -> Celery:
         },
     )
     return app
+
+
+class UrgentThenInTurn(round_robin_cycle):
+    """The order in which a worker's queues are asked: high before normal before low; of one urgency, each in turn.
+
+    Always in the same order, a stock of pages would keep every clip waiting.
+    """
+
+    def consume(self, n: int) -> list[str]:
+        """Give all queues, the next one first; kombu moves the one that gave a ticket to the end."""
+        return sorted(self.items[:n], key=_urgency)
+
+
+def _urgency(queue: str) -> int:
+    priority = queue.rpartition(".")[2]
+    return PRIORITIES.index(priority) if priority in PRIORITIES else 0
 
 
 class Tickets:
