@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import auth, console, docs, events, health, jobs, metrics, mistral, openai, problems, rate_limits
+from api import auth, console, deliveries, docs, events, health, jobs, metrics, mistral, openai, problems, rate_limits
 from api.openai import errors as openai_errors
 from api.services import Services
 from phi4.job import new_id
@@ -43,7 +43,7 @@ def create_app(settings: Settings, closing: threading.Event | None = None) -> Fl
     rate_limits.install(app, rate_limits.RateLimits(settings.redis_url, services.store))
     _stand_behind_proxies(app, settings.trusted_proxies)
     _allow_pages(app, settings.listed_cors_origins)
-    for room in (jobs, events, openai, mistral, health, docs, console):
+    for room in (jobs, deliveries, events, openai, mistral, health, docs, console):
         app.register_blueprint(room.blueprint(services))
     return app
 

@@ -65,10 +65,11 @@ def blueprint(services: Services) -> Blueprint:
     def show(job_id: str) -> Response:
         """Show a job; with `wait` as soon as its status changes."""
         job = live(services, job_id, caller().sees)
+        seconds = _int_argument("wait", 0, 0, _MOST_WAIT_S) or None
+        include = _choice_argument("include", ["partial", "parts"])
         seen = job.status
         if not seen.is_terminal:
-            job, _ = _wait(services, job, _int_argument("wait", 0, 0, _MOST_WAIT_S) or None, lambda j: j.status != seen)
-        include = _choice_argument("include", ["partial", "parts"])
+            job, _ = _wait(services, job, seconds, lambda j: j.status != seen)
         return jsonify(services.views.one(job, partial=include == "partial", parts=include == "parts"))
 
     @routes.get("/<job_id>/result")

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from api import openapi_peers
 from api.formats import ALL_FORMATS
+from api.openapi_schemas import DELIVERY, DELIVERY_LIST, FORM
 from api.schemas import JobRequest
 from phi4 import __version__
 from phi4.job import PRIORITIES, Status
@@ -34,7 +35,8 @@ def _schemas() -> Schema:
     models = [(model, "validation") for model in (JobRequest, *PARAMS.values())]
     _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
     peers = openapi_peers.schemas()
-    return {**peers, **definitions["$defs"], "Job": _JOB, "JobList": _JOB_LIST, "Problem": _PROBLEM, "Form": _FORM}
+    own = {"Job": _JOB, "JobList": _JOB_LIST, "Problem": _PROBLEM, "Form": FORM}
+    return {**peers, **definitions["$defs"], **own, "Delivery": DELIVERY, "DeliveryList": DELIVERY_LIST}
 
 
 def _paths() -> Schema:
@@ -112,6 +114,22 @@ def _paths() -> Schema:
                     _parameter("Last-Event-ID", "header", {"type": "integer"}, "Go on after this event"),
                     _parameter("after", "query", {"type": "integer"}, "The same, for clients that set no headers"),
                 ],
+            ),
+        },
+        "/v1/jobs/{job_id}/deliveries": {
+            "get": _operation(
+                "Show what became of a job's webhooks, the newest event first",
+                {"200": _json("Its events and the last tries to deliver each", _ref("DeliveryList"))},
+                problems=("404",),
+                parameters=[job_id],
+            ),
+        },
+        "/v1/jobs/{job_id}/deliveries/{delivery_id}/replay": {
+            "post": _operation(
+                "Send a webhook again, under the same `webhook-id`, whatever became of it",
+                {"202": _json("The delivery, due now", _ref("Delivery"))},
+                problems=("404", "409", "410"),
+                parameters=[job_id, _parameter("delivery_id", "path", {"type": "string"}, "The event's id, `evt_…`")],
             ),
         },
         "/v1/jobs/{job_id}/result": {
@@ -271,24 +289,5 @@ _PROBLEM: Schema = {
         "code": {"type": "string", "description": "Stable; the one to program against"},
         "request_id": {"type": "string"},
         "errors": {"type": "array", "items": {"type": "object"}},
-    },
-}
-_FORM: Schema = {
-    "type": "object",
-    "required": ["type"],
-    "description": "The fields of JobRequest; `params`, `metadata` and `input` as JSON; any number of files.",
-    "properties": {
-        "type": {"enum": list(PARAMS)},
-        "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "params": {"type": "string", "contentMediaType": "application/json"},
-        "metadata": {"type": "string", "contentMediaType": "application/json"},
-        "input": {"type": "string", "contentMediaType": "application/json", "description": "URLs beside the files"},
-        "webhook_url": {"type": "string"},
-        "webhook_events": {"type": "string", "description": "Separated by commas"},
-        "priority": {"enum": list(PRIORITIES)},
-        "cancel_after": {"type": "integer"},
-        "expires_in": {"type": "integer"},
-        "input_retention": {"enum": ["until_expiry", "until_done"]},
-        "cache": {"type": "boolean"},
     },
 }

@@ -57,7 +57,9 @@ class Submit:
         """
         self._check(submission, caller.owner)
         self._blobs.check_room()
-        job = self._store_inputs(new_id("job"), submission, caller, traceparent)
+        # Lists are in the order of the ids, and the sweeper reads their age: machines may disagree about the time.
+        job_id = new_id("job", self._store.now_ms())
+        job = self._store_inputs(job_id, submission, caller, traceparent)
         made = self._submit(job, idempotency_key)
         if made.replayed:
             self._blobs.delete_folder(job.id)

@@ -53,7 +53,7 @@ def _shown(local: Local, died: threading.Event, hook_url: str, hooks: SimpleQueu
     if not _comes_up(local, died):
         return _explain_failure(local.settings)
     code = run(_examples(hook_url), Wanted("text"), url=local.url)
-    return code or _show_webhook(hooks, local.webhook_secret)
+    return code or _show_webhook(hooks, local.webhook_secret.split()[0])
 
 
 def _own(settings: Settings, folder: Path) -> Settings:

@@ -23,6 +23,8 @@ from phi4.settings import Settings, variable_of
 _API = "api"
 #: An engine on a GPU may have to load, and compile, for minutes.
 _ENGINE_READY_S = 1_800.0
+#: With more, their receivers of webhooks and reapers only get in each other's way.
+_MOST_SIDE_WORKERS = 8
 
 
 class ServicePortTaken(ServiceError):
@@ -88,8 +90,11 @@ def _redis(settings: Settings) -> Iterator[tuple[str, list[Child]]]:
 
 def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iterator[Child]:
     """The engine first, since it loads longest; the API last, so that it is the first to stop."""
-    roles = (("infer", ("worker", "infer"), 1), ("side", ("worker", "side"), 2), (_API, ("api",), 0))
-    for name, module, offset in roles:
+    sides = [
+        ("side" if number == 1 else f"side-{number}", ("worker", "side"), 1 + number)
+        for number in range(1, side_workers(settings) + 1)
+    ]
+    for name, module, offset in (("infer", ("worker", "infer"), 1), *sides, (_API, ("api",), 0)):
         port = settings.metrics_port + offset if settings.metrics_port else 0
         yield Child(
             name,
@@ -100,6 +105,11 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
             ready_timeout=_ENGINE_READY_S,
             log=settings.data_dir / "logs" / f"{name}.log" if to_files else None,
         )
+
+
+def side_workers(settings: Settings) -> int:
+    """How many processes prepare jobs: one core cuts about five clips of 30 s, or ten pages, a second."""
+    return settings.side_workers or max(1, min(_MOST_SIDE_WORKERS, (os.cpu_count() or 1) // 4))
 
 
 def is_ready(url: str) -> bool:

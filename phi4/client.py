@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -220,8 +221,15 @@ def _after(seen: str) -> dict[str, str]:
     return {"Last-Event-ID": seen} if seen else {}
 
 
-def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str) -> dict[str, Any]:
-    """Check a webhook's signature and age, and return its JSON; raises `standardwebhooks.WebhookVerificationError`."""
-    from standardwebhooks import Webhook
+def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str, *others: str) -> dict[str, Any]:
+    """Check a webhook's signature, by any of the secrets (two while one is replaced), and its age, and return its JSON.
 
-    return dict(Webhook(secret).verify(body, {name.lower(): value for name, value in headers.items()}))
+    Raises `standardwebhooks.WebhookVerificationError`.
+    """
+    from standardwebhooks import Webhook, WebhookVerificationError
+
+    lower = {name.lower(): value for name, value in headers.items()}
+    for other in others:
+        with suppress(WebhookVerificationError):
+            return dict(Webhook(other).verify(body, lower))
+    return dict(Webhook(secret).verify(body, lower))

@@ -115,10 +115,10 @@ class NotRetryable(RequestError):
     code = "not_retryable"
 
 
-class TooManyUploads(RequestError):
-    """Too many requests are being received; try again in a moment."""
+class DeliveryUnderWay(RequestError):
+    """This webhook is being sent right now; look at the job's deliveries in a moment."""
 
-    code = "too_many_uploads"
+    code = "delivery_under_way"
     retryable = True
 
 

@@ -38,9 +38,9 @@ class Status(StrEnum):
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
-def new_id(prefix: str) -> str:
-    """Make an id such as `job_` + 26 characters, sortable by time."""
-    return f"{prefix}_{str(ULID()).lower()}"
+def new_id(prefix: str, at_ms: int | None = None) -> str:
+    """Make an id such as `job_` + 26 characters, sortable by time: `at_ms` (Unix milliseconds) or this machine's."""
+    return f"{prefix}_{str(ULID() if at_ms is None else ULID.from_timestamp(at_ms)).lower()}"
 
 
 def error_json(error: Phi4Error, phase: str) -> dict[str, Any]:

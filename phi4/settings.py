@@ -55,14 +55,16 @@ class Settings(BaseSettings):
     queues: str = ""  #: explicit list, separated by commas; wins over `serve`
     max_in_flight: int = Field(64, ge=1)
     cpu_threads: int = Field(0, ge=0)  #: 0: as many as there are cores
+    side_workers: int = Field(0, ge=0)  #: that `phi4 up` runs; 0: one for each four cores, at most 8
 
-    # The model of the vLLM engine; pydantic keeps names that start with "model_" for itself
+    # The model of the vllm and transformers engines; pydantic keeps names that start with "model_" for itself
     checkpoint: str = Field(MICROSOFTS_MODEL, min_length=1, validation_alias=AliasChoices("PHI4_MODEL_ID"))
     checkpoint_revision: str = Field(
         PINNED_REVISION, min_length=1, validation_alias=AliasChoices("PHI4_MODEL_REVISION")
     )
     max_model_len: int = Field(16_384, ge=1_024, le=131_072)
     tensor_parallel_size: int = Field(1, ge=1, le=8, validation_alias=AliasChoices("TENSOR_PARALLEL_SIZE"))
+    stock_model: bool = False  #: vLLM's own model class instead of the faster one of this project
     extra_serve_args: str = Field("", repr=False)  #: what vLLM's own command line takes, as a shell would split it
     hf_token: str = Field("", repr=False, validation_alias=AliasChoices("HF_TOKEN"))
 
@@ -95,8 +97,9 @@ class Settings(BaseSettings):
     allow_hosts: str = ""  #: hosts, separated by commas, that inputs and webhooks may reach although not public
 
     # Webhooks
-    webhook_secret: str = ""
+    webhook_secret: str = Field("", repr=False)  #: several, the newest first, separated by spaces: each signs
     webhook_seconds: float = Field(15.0, gt=0)
+    webhooks_per_host: int = Field(4, ge=1)  #: deliveries to one host and port at once, in all workers together
 
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -131,9 +134,9 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _standard_secret(cls, value: str) -> str:
-        if value and not _can_sign(value):
-            raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes (Standard Webhooks)")
-        return value
+        if not all(_can_sign(secret) for secret in value.split()):
+            raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes (Standard Webhooks)")
+        return " ".join(value.split())
 
     @model_validator(mode="after")
     def _beats_within_the_lease(self) -> Settings:
@@ -154,6 +157,11 @@ class Settings(BaseSettings):
         if wrong := [o for o in _listed(value) if not _ORIGIN.fullmatch(o)]:
             raise ValueError(f"{wrong[0]} is no origin; write a scheme and a host, such as https://app.example.com")
         return value
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign the webhooks of the owner `local`, the newest first."""
+        return tuple(self.webhook_secret.split())
 
     @property
     def listed_cors_origins(self) -> tuple[str, ...]:

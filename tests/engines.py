@@ -29,6 +29,7 @@ class Scripted:
     model = "scripted-1"
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 8
+    ahead = 0
 
     def __init__(self) -> None:
         self._dead = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from phi4.errors import Cancelled, LeaseLost, WorkerLost
 from phi4.job import Input, Job, NewJob, Part, Unit, error_json, new_id
-from phi4.store import Reaped, Store
+from phi4.store import Hook, Reaped, Store
 from phi4.store.keys import PATTERNS, key
 from phi4.store.work import Outcome
 from tests.conftest import eventually
@@ -163,6 +164,25 @@ def snapshot(store: Store, job: NewJob) -> tuple[Job, list[Part]]:
     """All that can be read of a job."""
     found = read(store, job)
     return found, store.jobs.parts(found)
+
+
+def take_hook(store: Store, lease_ms: int = LONG_MS) -> Hook | None:
+    """Take the webhook delivery that is due, if any, however many are under way to its receiver."""
+    return store.hooks.take(lease_ms, per_host=100)
+
+
+def scheduled(store: Store) -> dict[str, float]:
+    """The webhook deliveries that are not over, by name, and when each is due."""
+    hosts = raw(store).zrange(key("hook_hosts"), 0, -1)
+    return {name: due for host in hosts for name, due in raw(store).zrange(key("hooks", host), 0, -1, withscores=True)}
+
+
+def make_due(store: Store, url: str) -> None:
+    """Let the time pass until all deliveries to a receiver are due."""
+    host = urlsplit(url).netloc
+    for name in raw(store).zrange(key("hooks", host), 0, -1):
+        raw(store).zadd(key("hooks", host), {name: 1})
+    raw(store).zadd(key("hook_hosts"), {host: 1})
 
 
 def _reports_on(store: Store, unit: Unit) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("api", "cli", "phi4", "worker")
 ALLOWED = {"phi4": set(), "api": {"phi4"}, "worker": {"phi4"}, "cli": {"api", "worker", "phi4"}}
-ENGINE_LIBRARIES = {"vllm", "torch", "transformers", "rapidocr", "onnxruntime", "moonshine_voice"}
+ENGINE_LIBRARIES = {"vllm", "torch", "transformers", "peft", "xgrammar", "rapidocr", "onnxruntime", "moonshine_voice"}
 
 
 def imported(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import subprocess
@@ -389,6 +390,21 @@ def test_a_detector_forgets_the_recording_before(path: Path, speech: Sound) -> N
     again, _ = heard(path)
 
     assert [(clip.start, clip.end) for clip in again] == [(clip.start, clip.end) for clip in first]
+
+
+def test_a_recording_that_was_given_up_leaves_no_broken_detector(path: Path, speech: Sound) -> None:
+    """What a failed step leaves behind is taken apart by the garbage collector in any order."""
+    write(path, speech)
+    for _ in range(20):
+        with open_recording(path, max_seconds=MAX_SECONDS) as recording:
+            clips = recording.clips(longest=2)
+            next(clips)
+        abandoned: list[Any] = [clips]
+        abandoned.append(abandoned)
+        del clips, recording, abandoned
+        gc.collect()
+
+    assert heard(path)[0]
 
 
 def test_decoders_write_nothing_to_the_log(path: Path, speech: Sound) -> None:

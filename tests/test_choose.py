@@ -39,11 +39,20 @@ def test_vllm_is_missed_with_what_to_install() -> None:
         create_engine(load(engine="vllm"))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("peft") is not None, reason="transformers and peft are installed here")
+def test_transformers_is_missed_with_what_to_install() -> None:
+    """As vLLM is, naming the packages that are not there."""
+    with pytest.raises(
+        EngineUnavailable, match=r"not installed are .*peft.*pip install \"phi4-service\[transformers\]\""
+    ):
+        create_engine(load(engine="transformers"))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", 'there are "auto", "cpu", "vllm"'),
-        ("", 'there are "auto", "cpu", "vllm"'),
+        ("gpu", 'there are "auto", "cpu", "vllm", "transformers"'),
+        ("", 'there are "auto", "cpu", "vllm", "transformers"'),
         ("no.such.module:Engine", "cannot be imported"),
         ("tests.engines:Nothing", "cannot be imported"),
         (":Engine", "cannot be imported"),

@@ -131,6 +131,15 @@ def test_a_killed_worker_is_started_again_and_its_part_runs_again(running: list[
     assert "infer was ended by SIGKILL" in up.output.read_text()
 
 
+def test_as_many_processes_prepare_jobs_as_are_asked_for(running: list[Up], tmp_path: Path) -> None:
+    """PHI4_SIDE_WORKERS counts them; all of them tell how they are."""
+    up = start(running, tmp_path / "data", PHI4_SIDE_WORKERS="3")
+
+    eventually(lambda: len(up.http.get("/health").json()["workers"]) == 4, what="an engine's worker and three more")
+
+    assert up.stop() == 0
+
+
 def test_a_taken_port_gives_one_line_that_names_the_variable(tmp_path: Path) -> None:
     """Nothing is started, and the message says what to set."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -46,19 +46,22 @@ def in_store(shop: Keyed) -> dict[str, Any]:
 @pytest.mark.parametrize("moment", ["queued", "running", "completed", "cancelled"])
 def test_every_route_hides_the_jobs_of_others(shop: Keyed, moment: str) -> None:
     """404, in the very words for a job that does not exist, and nothing has changed; whatever routes will be added."""
-    job = new_job("acme")
+    events = ("job.started", "job.completed", "job.cancelled")
+    job = new_job("acme", webhook_url="https://example.com/", webhook_events=events)
     shop.store.jobs.submit(job, most_waiting=10)
     assert moment in MOMENTS
     take_to(shop.store, moment, job)
+    delivery = next((d.hook.id for d in shop.store.hooks.deliveries(job.id)), "evt_none")
+    assert (delivery == "evt_none") == (moment == "queued")
     kept, rival, walked = in_store(shop), shop.client("rival"), 0
 
     for rule in shop.app.url_map.iter_rules():
         if not rule.arguments or rule.endpoint.startswith("docs.") or rule.arguments == {"model_id"}:
             continue  # a model is nobody's
-        assert rule.arguments == {"job_id"}, "a new kind of id: make one of acme's for this walk"
+        assert rule.arguments - {"delivery_id"} == {"job_id"}, "a new kind of id: make one of acme's for this walk"
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:
-            foreign = rival.open(concrete(rule.rule, job_id=job.id), method=method)
-            unknown = rival.open(concrete(rule.rule, job_id="job_none"), method=method)
+            foreign = rival.open(concrete(rule.rule, job_id=job.id, delivery_id=delivery), method=method)
+            unknown = rival.open(concrete(rule.rule, job_id="job_none", delivery_id=delivery), method=method)
             assert told(foreign, job.id) == told(unknown, "job_none")
             assert foreign.status_code == 404, (method, rule.rule)
             walked += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -49,10 +49,19 @@ def test_the_seeds_settings_are_the_defaults(checkpoint: Path) -> None:
         "--max-loras": "2",
         "--max-cpu-loras": "3",
         "--limit-mm-per-prompt": '{"image": 30, "audio": 4}',
+        "--stream-interval": "4",
         "--mm-processor-cache-gb": "0",
         "--renderer-num-workers": "8",
         "--shutdown-timeout": "60",
     }
+
+
+@pytest.mark.parametrize("serve", ["vision", "speech"])
+def test_a_worker_of_one_modality_asks_for_no_adapters(checkpoint: Path, serve: Literal["vision", "speech"]) -> None:
+    """Its adapter is in the weights."""
+    arguments = told(load(serve=serve), checkpoint, on_cpu=False)
+
+    assert [name for name in arguments if "lora" in name] == []
 
 
 def test_the_cpu_build_gets_a_slot_for_requests_without_an_adapter(checkpoint: Path) -> None:

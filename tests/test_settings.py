@@ -177,6 +177,18 @@ def test_a_token_loses_the_newline_of_its_file_and_is_never_shown(monkeypatch: p
     assert "hf_s3cret" not in str(load())
 
 
+def test_several_secrets_sign_webhooks() -> None:
+    """The newest first; a message about a wrong one does not show them."""
+    old, new = "whsec_" + "c2VjcmV0" * 4, "whsec_" + "bmV3c2Vj" * 4
+    settings = load(webhook_secret=f"  {new} {old}\n")
+    assert settings.webhook_secrets == (new, old)
+    assert load().webhook_secrets == load(webhook_secret=" ").webhook_secrets == ()
+    assert new not in repr(settings)
+    with pytest.raises(SettingsError, match=r"^PHI4_WEBHOOK_SECRET: each must be") as refusal:
+        load(webhook_secret=f"{new} whsec_short")
+    assert "whsec_short" not in str(refusal.value)
+
+
 def test_hosts_are_read_from_a_list() -> None:
     """Spaces, capitals and empty places do not matter."""
     assert load(allow_hosts=" A.example, 127.0.0.1,,::1 ").allowed_hosts == {"a.example", "127.0.0.1", "::1"}

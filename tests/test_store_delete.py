@@ -21,6 +21,7 @@ from tests.making_jobs import (
     reap,
     reap_until,
     submit,
+    take_hook,
     take_to,
 )
 
@@ -58,7 +59,7 @@ def test_a_deleted_job_leaves_no_key_behind(store: Store, moment: str) -> None:
     assert store.work.waiting() == {}
     assert store.work.claim(VISION, WORKER, LONG_MS) is None
     assert store.work.claim("prepare", WORKER, LONG_MS) is None
-    assert store.hooks.take(LONG_MS) is None
+    assert take_hook(store) is None
     check_store(store)
 
 

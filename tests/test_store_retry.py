@@ -11,7 +11,6 @@ from phi4.job import NewJob
 from phi4.store import Store
 from phi4.store.keys import key
 from tests.making_jobs import (
-    LONG_MS,
     check_store,
     claim,
     complete,
@@ -22,6 +21,7 @@ from tests.making_jobs import (
     read,
     refused,
     submit,
+    take_hook,
 )
 
 BOUND = 1_000
@@ -121,7 +121,7 @@ def test_each_run_has_its_own_webhooks(store: Store) -> None:
     store.jobs.retry(read(store, job), most_waiting=BOUND)
     store.jobs.cancel(job.id, Cancelled())
 
-    hooks = [store.hooks.take(LONG_MS) for _ in range(3)]
+    hooks = [take_hook(store) for _ in range(3)]
 
     assert [hook.name.split("|")[1:] for hook in hooks if hook] == [["job.cancelled", "1"], ["job.cancelled", "2"]]
     store.jobs.delete(job.id)

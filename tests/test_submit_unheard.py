@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from api.auth import Caller
 from api.body import Submission, Upload
 from api.schemas import JobRequest
 from api.submit import Accepted, Submit
@@ -21,14 +22,21 @@ from phi4.settings import load
 from phi4.store import Store, connect
 from tests.conftest import png
 
-
-def submission() -> Submission:
-    """A picture to be read."""
-    return Submission(JobRequest.model_validate({"type": "ocr"}), {}, (Upload("a.png", io.BytesIO(png())),))
-
-
 #: A port on which nothing listens.
 NOBODY = 1
+
+
+class Told(io.BytesIO):
+    """A file that tells when it is read."""
+
+    def __init__(self, content: bytes, on_read: Callable[[], None]) -> None:
+        super().__init__(content)
+        self._on_read = on_read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Tell, and read."""
+        self._on_read()
+        return super().read(size)
 
 
 @dataclass
@@ -42,16 +50,19 @@ class HardOfHearing:
     @contextmanager
     def deaf(self) -> Iterator[None]:
         """Let what is sent in the block arrive, and no answer come back in time."""
-        self.proxy.delay = 1.0
+        self._stop_hearing()
         with pytest.raises(StoreUnavailable):
             yield
         self.proxy.delay = 0.0
 
-    def accept(self, key: str) -> Accepted:
-        """Submit a picture."""
-        uploads = (Upload("a.png", io.BytesIO(png())),)
+    def _stop_hearing(self) -> None:
+        self.proxy.delay = 1.0
+
+    def accept(self, key: str, *, deaf: bool = False) -> Accepted:
+        """Submit a picture; `deaf`: once it is being stored, no answer comes back in time."""
+        uploads = (Upload("a.png", Told(png(), self._stop_hearing if deaf else lambda: None)),)
         submission = Submission(JobRequest.model_validate({"type": "ocr"}), {}, uploads)
-        return self.submit.accept(submission, owner="local", idempotency_key=key, traceparent="")
+        return self.submit.accept(submission, caller=Caller("local"), idempotency_key=key, traceparent="")
 
 
 @pytest.fixture
@@ -70,8 +81,9 @@ def hard_of_hearing(store: Store, valkey: str, tmp_path: Path) -> Iterator[HardO
 
 def test_a_job_whose_acceptance_was_not_heard_keeps_its_input(store: Store, hard_of_hearing: HardOfHearing) -> None:
     """The client is told to try again; the job is there, can be worked on, and is what a repeated request gets."""
-    with hard_of_hearing.deaf():
-        hard_of_hearing.accept("k")
+    with pytest.raises(StoreUnavailable):
+        hard_of_hearing.accept("k", deaf=True)
+    hard_of_hearing.proxy.delay = 0.0
 
     again = hard_of_hearing.accept("k")
 

@@ -13,14 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from phi4.blobs import Blobs
+from phi4.client import verify_webhook
 from phi4.errors import Cancelled
 from phi4.job import NewJob
 from phi4.store import Hook, Store
 from phi4.store.keys import key
 from tests.conftest import eventually
-from tests.making_jobs import LONG_MS, claim, complete, plan, prepared, raw, reap_until, submit
+from tests.making_jobs import (
+    claim,
+    complete,
+    make_due,
+    plan,
+    prepared,
+    raw,
+    reap_until,
+    scheduled,
+    submit,
+    take_hook,
+)
 from tests.servers import Reply, Request, Web, web
 from worker.outgoing import Outgoing
 from worker.webhooks import Webhooks
@@ -51,9 +64,10 @@ def webhooks(store: Store, blobs: Blobs) -> Webhooks:
     return make(store, blobs)
 
 
-def make(store: Store, blobs: Blobs, secret: str = SECRET, seconds: float = 10.0) -> Webhooks:
+def make(store: Store, blobs: Blobs, *secrets: str, seconds: float = 10.0, per_host: int = 10) -> Webhooks:
     """Deliver to listed hosts."""
-    return Webhooks(store, blobs, Outgoing(frozenset({"127.0.0.1"})), secret=secret, seconds=seconds)
+    outgoing = Outgoing(frozenset({"127.0.0.1"}))
+    return Webhooks(store, blobs, outgoing, secrets=secrets or [SECRET], seconds=seconds, per_host=per_host)
 
 
 @contextmanager
@@ -79,7 +93,7 @@ def completed(store: Store, blobs: Blobs, url: str, result: bytes = b'{"text": "
 
 def due(store: Store) -> Hook:
     """Take the delivery that is due."""
-    hook = store.hooks.take(LONG_MS)
+    hook = take_hook(store)
     assert hook is not None
     return hook
 
@@ -127,6 +141,24 @@ def test_a_delivery_is_signed(store: Store, blobs: Blobs, webhooks: Webhooks, re
     assert request.headers["webhook-signature"] == signature_of(request)
     seconds, _ = raw(store).time()
     assert abs(int(request.headers["webhook-timestamp"]) - int(seconds)) < 60
+
+
+def test_while_a_secret_is_replaced_each_one_signs(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """The newest first; receivers that know either of them take the delivery, others do not."""
+    new, other = ("whsec_" + base64.b64encode(letter * 32).decode() for letter in (b"n", b"o"))
+    completed(store, blobs, receiver.url)
+    assert make(store, blobs, new, SECRET).post(due(store)) == ("delivered", "200")
+    [request] = receiver.seen
+    signatures = request.headers["webhook-signature"].split(" ")
+    assert (len(signatures), signatures[1]) == (2, signature_of(request))
+    event = json.loads(request.body)
+    for known in (new, SECRET):
+        assert Webhook(known).verify(request.body, request.headers) == event
+        assert verify_webhook(request.body, request.headers, known) == event
+        assert verify_webhook(request.body, request.headers, known, other) == event
+        assert verify_webhook(request.body, request.headers, other, known) == event
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(request.body, request.headers, other, other)
 
 
 def test_a_trace_goes_on_with_the_delivery(store: Store, blobs: Blobs, webhooks: Webhooks, receiver: Web) -> None:
@@ -204,7 +236,7 @@ def tried(store: Store, hook: Hook, tries: int) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("status", "outcome"),
-    [(200, "delivered"), (202, "delivered"), (204, "delivered"), (410, "given_up")]
+    [(200, "delivered"), (202, "delivered"), (204, "delivered"), (410, "gone")]
     + [(status, "retry") for status in (301, 302, 400, 401, 404, 408, 429, 500, 503)],
 )
 def test_the_answer_decides(
@@ -218,7 +250,11 @@ def test_the_answer_decides(
 
 
 @pytest.mark.parametrize(
-    ("url", "answer"), [("http://10.0.0.1/", "url_forbidden"), ("http://127.0.0.1:1/", "fetch_failed")]
+    ("url", "answer"),
+    [
+        ("http://10.0.0.1/", "10.0.0.1 is not a public address; list it in PHI4_ALLOW_HOSTS to allow it."),
+        ("http://127.0.0.1:1/", "127.0.0.1 could not be reached: no connection."),
+    ],
 )
 def test_a_receiver_that_cannot_be_reached_is_tried_again(
     store: Store, blobs: Blobs, webhooks: Webhooks, url: str, answer: str
@@ -234,19 +270,19 @@ def test_tries_follow_the_schedule_under_one_id_and_end(
     """Each signed afresh; after the last one the delivery is given up."""
     receiver.answer = lambda _: Reply(503)
     completed(store, blobs, receiver.url)
-    [name] = raw(store).zrange(key("hooks"), 0, -1)
+    [name] = scheduled(store)
     hook = Hook(name, 0, 0, "")
     with running(webhooks):
         for tries, wait in enumerate(WAITS, start=1):
             webhooks.wake()
             known = tried(store, hook, tries)
             assert (known["outcome"], known["answer"]) == ("retry", "503")
-            due_ms = raw(store).zscore(key("hooks"), name)
+            due_ms = scheduled(store)[name]
             assert wait * 1_000 <= due_ms - int(known["tried_ms"]) <= wait * 1_200 + 1_000
-            raw(store).zadd(key("hooks"), {name: 1})
+            make_due(store, receiver.url)
         webhooks.wake()
         assert tried(store, hook, len(WAITS) + 1)["outcome"] == "given_up"
-    assert raw(store).zscore(key("hooks"), name) is None
+    assert scheduled(store) == {}
     assert len(receiver.seen) == len(WAITS) + 1
     assert len({r.headers["webhook-id"] for r in receiver.seen}) == 1
     assert all(r.headers["webhook-signature"] == signature_of(r) for r in receiver.seen)
@@ -258,10 +294,24 @@ def test_a_receiver_that_is_gone_for_good_is_not_asked_again(
     """410 ends the tries at once."""
     receiver.answer = lambda _: Reply(410)
     completed(store, blobs, receiver.url)
-    [name] = raw(store).zrange(key("hooks"), 0, -1)
+    [name] = scheduled(store)
     with running(webhooks):
-        assert tried(store, Hook(name, 0, 0, ""), 1)["outcome"] == "given_up"
-    assert (len(receiver.seen), raw(store).zcard(key("hooks"))) == (1, 0)
+        assert tried(store, Hook(name, 0, 0, ""), 1)["outcome"] == "gone"
+    assert (len(receiver.seen), scheduled(store)) == (1, {})
+
+
+def test_tries_go_on_in_another_worker(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """The schedule is in the store: a worker that starts goes on where one that ended had stopped."""
+    receiver.answer = lambda _: Reply(503)
+    completed(store, blobs, receiver.url)
+    [name] = scheduled(store)
+    for tries, wait in enumerate(WAITS[:3], start=1):
+        with running(make(store, blobs)):
+            known = tried(store, Hook(name, 0, 0, ""), tries)
+        assert scheduled(store)[name] - int(known["tried_ms"]) >= wait * 1_000
+        make_due(store, receiver.url)
+    assert len(receiver.seen) == 3
+    assert len({r.headers["webhook-id"] for r in receiver.seen}) == 1
 
 
 def test_different_events_have_different_ids(store: Store, blobs: Blobs, webhooks: Webhooks, receiver: Web) -> None:
@@ -281,18 +331,18 @@ def test_a_deleted_jobs_delivery_is_given_up(store: Store, blobs: Blobs, webhook
     job = completed(store, blobs, receiver.url)
     hook = due(store)
     store.jobs.delete(job.id)
-    assert webhooks.post(hook) == ("given_up", "job deleted")
+    assert webhooks.post(hook) == ("given_up", "the job was deleted")
     assert receiver.seen == []
 
 
 def test_a_fault_of_our_own_counts_as_a_try(store: Store, blobs: Blobs, receiver: Web) -> None:
     """A secret that cannot sign would else be met again for ever."""
-    webhooks = make(store, blobs, secret="whsec_not base64")
+    webhooks = make(store, blobs, "whsec_not base64")
     completed(store, blobs, receiver.url)
-    [name] = raw(store).zrange(key("hooks"), 0, -1)
+    [name] = scheduled(store)
     with running(webhooks):
         known = tried(store, Hook(name, 0, 0, ""), 1)
-    assert (known["outcome"], known["answer"]) == ("retry", "internal_error")
+    assert (known["outcome"], known["answer"]) == ("retry", "an error in this service")
     assert receiver.seen == []
 
 
@@ -316,7 +366,26 @@ def test_a_slow_receiver_holds_up_no_other(store: Store, blobs: Blobs, webhooks:
         eventually(lambda: any(r.path == "/quick" for r in receiver.seen), what="the quick one")
         eventually(lambda: len(receiver.seen) == 6, what="all under way")
         answering.set()
-    assert raw(store).zcard(key("hooks")) == 0
+    assert scheduled(store) == {}
+
+
+def test_a_receiver_that_hangs_takes_no_places_from_others(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """However many deliveries wait for it: a few are under way, in all workers together; others have the rest."""
+    answering = threading.Event()
+    with web() as dead, ExitStack() as stack:
+        dead.answer = lambda _: Reply(200 if answering.wait(60) else 500)
+        for _ in range(100):
+            completed(store, blobs, dead.url)
+        for _ in range(20):
+            completed(store, blobs, receiver.url)
+        for _ in range(2):
+            stack.enter_context(running(make(store, blobs, seconds=60, per_host=3)))
+        eventually(lambda: len(receiver.seen) == 20, what="all deliveries to the other")
+        eventually(lambda: len(scheduled(store)) == 100, what="the reports on them")
+        assert len(dead.seen) == 3
+        answering.set()
+        eventually(lambda: scheduled(store) == {}, what="the rest, when it answers again")
+        assert len({r.headers["webhook-id"] for r in dead.seen}) == len(dead.seen) == 100
 
 
 def test_a_delivery_goes_out_once_although_many_workers_look(store: Store, blobs: Blobs, receiver: Web) -> None:
@@ -327,7 +396,7 @@ def test_a_delivery_goes_out_once_although_many_workers_look(store: Store, blobs
     with ExitStack() as stack:
         for one in both:
             stack.enter_context(running(one))
-        eventually(lambda: raw(store).zcard(key("hooks")) == 0, what="all deliveries")
+        eventually(lambda: scheduled(store) == {}, what="all deliveries")
     assert len(receiver.seen) == 10
     assert len({r.headers["webhook-id"] for r in receiver.seen}) == 10
 

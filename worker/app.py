@@ -94,7 +94,9 @@ class Worker:
     @property
     def threads(self) -> int:
         """How many units run at once."""
-        return min(self.settings.max_in_flight, self.engine.slots) if self.engine else _SIDE_THREADS
+        if self.engine is None:
+            return _SIDE_THREADS
+        return min(self.settings.max_in_flight, self.engine.slots) + self.engine.ahead
 
     def describe(self, in_flight: int) -> WorkerInfo:
         """Say what this worker is and does; asked every second, which is when an idle engine's death is noticed."""
@@ -185,7 +187,12 @@ class Worker:
     def _side_services(self) -> list[Reaper | Webhooks]:
         settings = self.settings
         webhooks = Webhooks(
-            self.store, self.blobs, self.outgoing, secret=settings.webhook_secret, seconds=settings.webhook_seconds
+            self.store,
+            self.blobs,
+            self.outgoing,
+            secrets=settings.webhook_secrets,
+            seconds=settings.webhook_seconds,
+            per_host=settings.webhooks_per_host,
         )
         reaper = Reaper(
             self.store,

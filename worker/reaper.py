@@ -68,7 +68,7 @@ class Reaper:
 
     def sweep(self) -> int:
         """Erase the blobs of jobs that expired or that nobody knows any more; returns how many folders went."""
-        old = time.time() - _YOUNG_S
+        old = self._store.now_ms() / 1000 - _YOUNG_S
         gone = [f for f, changed in self._blobs.folders() if max(changed, _made_at(f)) < old and self._is_over(f)]
         for folder in gone:
             self._blobs.delete_folder(folder)

@@ -99,7 +99,8 @@ class Runner:
             raise
         except Phi4Error as error:
             if error.retryable and unit.tries + 1 < self.prepare.tries:
-                self._put_back(unit, counts=True)
+                # Redis being away says nothing of the job.
+                self._put_back(unit, counts=not isinstance(error, StoreUnavailable))
                 return "retried"
             self.prepare.fail(unit, error)
             self._wake_webhooks(unit)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from standardwebhooks import Webhook
-from ulid import ULID
 
 from phi4.blobs import Blobs
 from phi4.errors import BlobMissing, InputError, Phi4Error
@@ -31,18 +30,28 @@ _WAITS = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 36_000)
 #: A result is sent along when the whole body stays under this (Standard Webhooks advises 20 kB).
 _INLINE_BYTES = 20_000
 _POLL_S = 1.0
-_MOST_AT_ONCE = 16
+_MOST_AT_ONCE = 32
 
 
 class Webhooks:
     """Takes due deliveries from the store and posts them, many at once, so that a slow receiver holds up no other."""
 
-    def __init__(self, store: Store, blobs: Blobs, outgoing: Outgoing, *, secret: str, seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        outgoing: Outgoing,
+        *,
+        secrets: Sequence[str],
+        seconds: float,
+        per_host: int,
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._outgoing = outgoing
-        self._secret = secret
+        self._secrets_of_local = secrets
         self._seconds = seconds
+        self._per_host = per_host
         self._wake = threading.Event()
         self._end = threading.Event()
         self._free = threading.Semaphore(_MOST_AT_ONCE)
@@ -84,7 +93,7 @@ class Webhooks:
             hook = None
             try:
                 # Twice the longest a try may take: a delivery whose worker died is due again after that.
-                hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000)
+                hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000, per_host=self._per_host)
             finally:
                 if hook is None:
                     self._free.release()
@@ -94,11 +103,13 @@ class Webhooks:
 
     def _deliver(self, hook: Hook) -> None:
         try:
+            began = time.monotonic()
             outcome, answer = self._try(hook)
+            took_ms = int((time.monotonic() - began) * 1_000)
             wait_ms = _wait_ms(hook.tries)
             if outcome == "retry" and wait_ms is None:
                 outcome = "given_up"
-            self._store.hooks.tried(hook, outcome, answer, wait_ms or 0)
+            self._store.hooks.tried(hook, outcome, answer, wait_ms=wait_ms or 0, took_ms=took_ms)
             metrics.WEBHOOKS.labels(outcome).inc()
             log(_log, "webhook", job=hook.job_id, name=hook.event, outcome=outcome, answer=answer, tries=hook.tries + 1)
         except Phi4Error as error:
@@ -106,6 +117,7 @@ class Webhooks:
             log(_log, "webhook waits", level=logging.WARNING, job=hook.job_id, error=error.message)
         finally:
             self._free.release()
+            self._wake.set()  # its receiver may take the next one now
 
     def _try(self, hook: Hook) -> tuple[HookOutcome, str]:
         """As `post`; a fault of this service counts as a try too, or it would be met again for ever."""
@@ -115,17 +127,18 @@ class Webhooks:
             raise
         except Exception:
             _log.exception("webhook failed", extra={"phi4_fields": {"job": hook.job_id}})
-            return "retry", "internal_error"
+            return "retry", "an error in this service"
 
     def post(self, hook: Hook) -> tuple[HookOutcome, str]:
-        """Send one delivery; returns what it came to and the receiver's answer in a word."""
+        """Send one delivery; returns what it came to, and the receiver's status or what went wrong."""
         job = self._store.jobs.find(hook.job_id)
         if job is None:
-            return "given_up", "job deleted"
+            return "given_up", "the job was deleted"
         if not (secrets := self._secrets(job.owner)):
-            return "given_up", "no secret"
+            return "given_up", "its owner has no webhook secret"
         body = _body(self.envelope(hook, job))
-        headers = sign(secrets, event_id(hook), body.decode()) | {"Content-Type": "application/json"}
+        headers = sign(secrets, hook.id, body.decode(), at_ms=self._store.now_ms())
+        headers["Content-Type"] = "application/json"
         if job.traceparent:
             headers["traceparent"] = job.traceparent
         try:
@@ -134,12 +147,12 @@ class Webhooks:
             ) as response:
                 return _outcome(response.status_code), str(response.status_code)
         except InputError as error:
-            return "retry", error.code
+            return "retry", error.message
 
-    def _secrets(self, owner: str) -> list[str]:
+    def _secrets(self, owner: str) -> Sequence[str]:
         """What signs an owner's webhooks: never another's secret, with which that one could be deceived."""
         if owner == LOCAL:
-            return [self._secret] if self._secret else []
+            return self._secrets_of_local
         return self._store.access.webhook_secrets(owner)
 
     def envelope(self, hook: Hook, job: Job) -> dict[str, Any]:
@@ -147,12 +160,12 @@ class Webhooks:
         about: dict[str, Any] = {
             "id": job.id,
             "type": job.type,
-            "status": "in_progress" if hook.event == "job.started" else job.status.value,
+            "status": "in_progress" if hook.event == "job.started" else hook.event.removeprefix("job."),
             "metadata": dict(job.metadata),
         }
         if job.error:
             about["error"] = dict(job.error)
-        envelope = {"id": event_id(hook), "event": hook.event, "created_at": hook.event_ms // 1000, "job": about}
+        envelope = {"id": hook.id, "event": hook.event, "created_at": hook.event_ms // 1000, "job": about}
         if job.status == Status.COMPLETED and hook.event == "job.completed":
             self._inline_result(envelope, job.result)
         return envelope
@@ -172,9 +185,9 @@ def _body(envelope: dict[str, Any]) -> bytes:
     return json.dumps(envelope, ensure_ascii=False).encode()
 
 
-def sign(secrets: Sequence[str], message_id: str, body: str) -> dict[str, str]:
-    """Make the Standard Webhooks headers for a body, for this moment; a signature for each secret."""
-    moment = datetime.now(UTC)  # the library signs UTC times only
+def sign(secrets: Sequence[str], message_id: str, body: str, *, at_ms: int) -> dict[str, str]:
+    """Make the Standard Webhooks headers for a body; a signature for each secret."""
+    moment = datetime.fromtimestamp(at_ms // 1000, UTC)  # the library signs UTC times only
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(moment.timestamp())),
@@ -182,16 +195,10 @@ def sign(secrets: Sequence[str], message_id: str, body: str) -> dict[str, str]:
     }
 
 
-def event_id(hook: Hook) -> str:
-    """Name an event: the same on every try, so that receivers can tell a repeat."""
-    tail = hashlib.sha256(hook.name.encode()).digest()[:10]
-    return f"evt_{str(ULID(hook.event_ms.to_bytes(6, 'big') + tail)).lower()}"
-
-
 def _outcome(status: int) -> HookOutcome:
     if 200 <= status < 300:
         return "delivered"
-    return "given_up" if status == 410 else "retry"
+    return "gone" if status == 410 else "retry"
 
 
 def _wait_ms(tries: int) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench.faults.kept import keep, table
 from bench.faults.listed import FAULTS, RUNNABLE
-from bench.faults.run import run
+from bench.faults.run import run, stage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = []
     for name in chosen.names or RUNNABLE:
         print(f"{name}: {FAULTS[name].what}", flush=True)
-        record = run(FAULTS[name], chosen.rounds, short=chosen.short, say=lambda line: print(line, flush=True))
+        with stage(FAULTS[name], short=chosen.short) as at:
+            record = run(FAULTS[name], chosen.rounds, at, short=chosen.short, say=lambda line: print(line, flush=True))
         records.append(record)
         if not chosen.short:
             keep(record, [fault.what for fault in FAULTS.values()])

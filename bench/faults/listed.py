@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from bench.faults import api_faults, blob_faults, disk_faults, engine_faults, redis_faults, soak, worker_faults
+from bench.faults import (
+    api_faults,
+    blob_faults,
+    clock_faults,
+    disk_faults,
+    engine_faults,
+    redis_faults,
+    soak,
+    worker_faults,
+)
 from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -22,6 +31,7 @@ FAULTS: dict[str, Fault] = {
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,
+    "clock": clock_faults.MOVED,
     "engine": engine_faults.CORE_KILLED,
     "soak": soak.SOAK,
 }

@@ -65,7 +65,7 @@ class Mix:
     service: Processes
     webhook_url: str
     kinds: tuple[Kind, ...] = KINDS
-    seed: int = 0
+    seed: str = ""  #: also what its jobs are told from those of other mixes by
     accepted: list[Accepted] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     #: Answers that no fault excuses; a run with one is no run.

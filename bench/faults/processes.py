@@ -48,6 +48,7 @@ class Processes:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     codes: dict[str, list[int]] = field(default_factory=dict)
     proxy: Proxy | None = None  #: what its processes reach Valkey through, if anything
+    clocks_move: bool = False  #: whether `move_clock` can be used
     _over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -57,11 +58,21 @@ class Processes:
 
     def start(self, name: str) -> None:
         """Start one process, the leader of a session of its own as under `phi4 up`."""
-        argv = self.valkey.child().argv if name == "valkey" else (sys.executable, "-m", *_MODULES[name])
+        argv = self.valkey.child().argv if name == "valkey" else (sys.executable, "-m", *self._module(name))
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 argv, env=self.env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
+
+    def _module(self, name: str) -> tuple[str, ...]:
+        return ("tests.moved_clock", str(self._clock(name)), *_MODULES[name]) if self.clocks_move else _MODULES[name]
+
+    def _clock(self, name: str) -> Path:
+        return self.folder / f"{name}.clock"
+
+    def move_clock(self, name: str, seconds: int) -> None:
+        """Put a process's wall clock wrong by so many seconds, from now on."""
+        self._clock(name).write_text(str(seconds))
 
     def kill(self, name: str) -> None:
         """Kill a process as the kernel does when memory runs out."""
@@ -115,7 +126,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def processes(proxy: Proxy | None = None, **env: str) -> Iterator[Processes]:
+def processes(proxy: Proxy | None = None, *, clocks_move: bool = False, **env: str) -> Iterator[Processes]:
     """Run the service in an empty folder; with `proxy`, all its connections to Valkey pass through that."""
     with tempfile.TemporaryDirectory(prefix="phi4-faults-") as folder, EmbeddedValkey(Path(folder) / "v") as valkey:
         own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
@@ -132,7 +143,9 @@ def processes(proxy: Proxy | None = None, **env: str) -> Iterator[Processes]:
             "PHI4_ALLOW_HOSTS": "127.0.0.1",
             "PHI4_MIN_FREE_DISK_MB": "0",
         }
-        service = Processes(Path(folder), valkey, own | settings | env, proxy=proxy)
+        service = Processes(Path(folder), valkey, own | settings | env, proxy=proxy, clocks_move=clocks_move)
+        for name in _MODULES:
+            service.move_clock(name, 0)
         supervising = threading.Thread(target=service.supervise)
         try:
             for name in ("valkey", *_MODULES):

@@ -60,27 +60,37 @@ class Fault:
 SHORT = {"PHI4_LEASE_SECONDS": "2", "PHI4_HEARTBEAT_SECONDS": "0.2", "PHI4_REAP_SECONDS": "0.2"}
 
 
-def run(fault: Fault, rounds: int, *, short: bool, say: Callable[[str], None], seed: int = 0) -> Record:
-    """Run rounds on one service. Raises `AssertionError` for an answer or an end that no fault excuses."""
-    verdicts: list[Verdict] = []
-    with _stage(fault, short) as (service, receiver, http):
-        judge = Judge(http, receiver, bound=fault.bound, excused=fault.excused)
-        for number in range(1, rounds + 1):
-            mix = Mix(service, receiver.url, fault.kinds, seed=number)
-            scene = Scene(service, mix, http, random.Random(f"{seed} {number}"), 0.4 if short else 1.0)
-            verdict = _round(fault, scene, judge)
-            assert not (wrong := [*mix.wrong, *fault.after(scene)]), wrong
-            verdicts.append(verdict)
-            say(_told(number, rounds, mix, verdict))
-    lost, doubled, stuck = (sum(getattr(v, name) for v in verdicts) for name in ("lost", "doubled", "stuck"))
-    return Record(fault.what, rounds, lost, doubled, stuck, max(v.recovery_s for v in verdicts))
+@dataclass(frozen=True)
+class Stage:
+    """A running service, who receives its webhooks, and a client of it."""
+
+    service: Processes
+    receiver: Web
+    http: httpx.Client
 
 
 @contextmanager
-def _stage(fault: Fault, short: bool) -> Iterator[tuple[Processes, Web, httpx.Client]]:
+def stage(fault: Fault, *, short: bool) -> Iterator[Stage]:
+    """Start the service as a fault needs it."""
     env = {**(SHORT if short else {}), **fault.env}
     with web() as receiver, fault.service(**env) as service, client(service) as http:
-        yield service, receiver, http
+        yield Stage(service, receiver, http)
+
+
+def run(fault: Fault, rounds: int, at: Stage, *, short: bool, say: Callable[[str], None], seed: int = 0) -> Record:
+    """Run rounds on one service. Raises `AssertionError` for an answer or an end that no fault excuses."""
+    verdicts: list[Verdict] = []
+    judge = Judge(at.http, at.receiver, bound=fault.bound, excused=fault.excused)
+    for number in range(1, rounds + 1):
+        at.service.codes.clear()
+        mix = Mix(at.service, at.receiver.url, fault.kinds, seed=f"{number} {fault.what}")
+        scene = Scene(at.service, mix, at.http, random.Random(f"{seed} {number}"), 0.4 if short else 1.0)
+        verdict = _round(fault, scene, judge)
+        assert not (wrong := [*mix.wrong, *fault.after(scene)]), wrong
+        verdicts.append(verdict)
+        say(_told(number, rounds, mix, verdict))
+    lost, doubled, stuck = (sum(getattr(v, name) for v in verdicts) for name in ("lost", "doubled", "stuck"))
+    return Record(fault.what, rounds, lost, doubled, stuck, max(v.recovery_s for v in verdicts))
 
 
 def _round(fault: Fault, scene: Scene, judge: Judge) -> Verdict:

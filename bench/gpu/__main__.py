@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any
 
 from bench.__main__ import keep
 from bench.gpu.inputs import Inputs
-from bench.gpu.measure import FULL, TINY, Bench, default_side_workers
+from bench.gpu.measure import FULL, TINY, Bench
+from cli.local import side_workers
+from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
 
 _TINY_ARGS = "--dtype float32 --enforce-eager --skip-mm-profiling"
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="the model's folder")
     parser.add_argument("--extra", default="--load-format dummy", help="more arguments for vLLM")
     parser.add_argument("--gpus", type=int, default=1, help="2 also measures two workers and tensor parallel 2")
-    parser.add_argument("--side-workers", type=int, default=default_side_workers(), help="processes that prepare jobs")
+    parser.add_argument(
+        "--side-workers", type=int, default=side_workers(Settings()), help="processes that prepare jobs"
+    )
     parser.add_argument("--tiny", action="store_true", help="the tiny checkpoint, also without a GPU")
     asked = parser.parse_args(arguments)
     # vLLM's log would stand between the figures.
@@ -41,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="phi4-tiny-") as folder, Inputs() as inputs:
         if asked.tiny:
             _make_tiny(Path(folder) / "tiny")
-            _measure(Bench(Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS))
+            for _ in _measure(Bench(Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS)):
+                pass
             return
         if asked.model is None:
             parser.error("--model or --tiny is needed")
@@ -49,16 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(used) < asked.gpus:
             parser.error(f"{asked.gpus} GPUs are asked for, nvidia-smi shows {len(used)}")
         gpus = tuple(str(card.index) for card in used)
-        measured = _measure(Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra))
-    keep(measured, f"gpu-{_file_name(used)}", versions=_versions(), machine=_described(used))
+        bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra)
+        for measured in _measure(bench):
+            # After each figure: a GPU is often lent for a time that ends before the last one.
+            keep(measured, f"gpu-{_file_name(used)}", versions=_versions(), machine=_described(used))
 
 
-def _measure(bench: Bench) -> list[dict[str, Any]]:
-    measured = []
+def _measure(bench: Bench) -> Iterator[list[dict[str, Any]]]:
+    """Print figures as they come, and give all there are so far."""
+    measured: list[dict[str, Any]] = []
     for figure in bench.figures():
         measured.append(asdict(figure))
         print(json.dumps(measured[-1]), flush=True)
-    return measured
+        yield measured
 
 
 def _described(used: Sequence[Card]) -> dict[str, Any]:

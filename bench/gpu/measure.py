@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,9 +19,15 @@ from bench.service import Service
 from phi4.settings import load
 from worker.engines.vllm import MAX_RENDER_THREADS
 
-_KINDS = ("pages", "clips")
-#: Four prepare more pages and clips than one engine reads.
-_MOST_SIDE_WORKERS = 4
+#: What is measured, and which of PHI4_SERVE's values serves it.
+_KINDS = {"pages": "vision", "clips": "speech"}
+#: How the engine of a figure was set up.
+_HOW = {
+    "stock": "vLLM's own model, adapters at run time",
+    "service": "vLLM's own model, adapters at run time",
+    "tuned": "our encoders, adapter folded into the weights",
+    "tuned_service": "our encoders, adapter folded into the weights",
+}
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,19 @@ class Size:
     """How much is measured."""
 
     in_flight: int = 96
-    number: int = 288  #: of pages and of clips, after a warm-up of at most `in_flight`
+    number: dict[str, int] = field(default_factory=lambda: {"pages": 480, "clips": 768})  #: after a warm-up
+    mixed: int = 144  #: of each kind
     alone: int = 6
     tokens: dict[str, int] = field(default_factory=lambda: {"pages": 256, "clips": 100})
 
     def of(self, kind: str) -> str:
         """Describe what one kind of sample is."""
         what = {"pages": "A4 pages at 150 dpi", "clips": "recordings of 30 s"}[kind]
-        return f"{self.number} new {what}, {self.tokens[kind]} tokens each, {self.in_flight} in flight"
+        return f"{self.number[kind]} new {what}, {self.tokens[kind]} tokens each, {self.in_flight} in flight"
 
 
 FULL = Size()
-TINY = Size(in_flight=8, number=8, alone=2, tokens={"pages": 16, "clips": 16})
+TINY = Size(8, {"pages": 8, "clips": 8}, mixed=4, alone=2, tokens={"pages": 16, "clips": 16})
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,22 @@ class Bench:
         }
 
     def figures(self) -> Iterator[Figure]:
-        """Measure the engine alone, then the service around it; then two GPUs when there are."""
-        raw = yield from self._raw()
-        with whole_service(self.settings(), gpus=self.gpus[:1], side_workers=self.side_workers) as service:
-            alone = yield from self._service(service, raw)
+        """Measure the engine alone, then the service around it, stock and tuned; then two GPUs when there are."""
+        stock = {"stock_model": True}
+        with self._engine(**stock) as (engine, seconds):
+            yield Figure("engine_start_s", round(seconds, 1), "s", "AsyncLLM with both adapters")
+            raw = yield from self._raw(engine, "stock", _KINDS)
+        with self._service(**stock) as service:
+            alone = yield from self._whole(service, "service", _KINDS)
+            yield self._ratio(alone, raw)
+            yield self._one_at_a_time(service)
             yield from self._mixed(service, alone)
+        for kind, serve in _KINDS.items():
+            with self._service(serve=serve) as service:
+                yield from self._whole(service, "tuned_service", [kind])
+        for kind, serve in _KINDS.items():
+            with self._engine(serve=serve) as (engine, _):
+                yield from self._raw(engine, "tuned", [kind])
         if len(self.gpus) > 1:
             yield from self._two_workers(alone["pages"])
             yield from self._tensor_parallel()
@@ -76,17 +94,14 @@ class Bench:
     def _samples(self, kind: str, number: int) -> Sequence[Sample]:
         return self.inputs.pages(number) if kind == "pages" else self.inputs.clips(number)
 
-    def _raw(self) -> Generator[Figure, None, dict[str, float]]:
-        size = self.size
-        with self._engine() as (engine, seconds):
-            yield Figure("engine_start_s", round(seconds, 1), "s", "AsyncLLM with both adapters")
-            rates = {}
-            for kind in _KINDS:
-                ask = partial(engine.per_second, tokens=size.tokens[kind], in_flight=size.in_flight)
-                ask(self._samples(kind, min(size.number, size.in_flight)))
-                rates[kind] = ask(self._samples(kind, size.number))
-                conditions = f"AsyncLLM alone, adapters at run time, prefix cache off, {size.of(kind)}"
-                yield Figure(f"stock_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
+    def _raw(self, engine: Raw, name: str, kinds: Iterable[str]) -> Generator[Figure, None, dict[str, float]]:
+        size, rates = self.size, {}
+        for kind in kinds:
+            ask = partial(engine.per_second, tokens=size.tokens[kind], in_flight=size.in_flight)
+            ask(self._samples(kind, size.in_flight))
+            rates[kind] = ask(self._samples(kind, size.number[kind]))
+            conditions = f"AsyncLLM alone, {_HOW[name]}, prefix cache off, {size.of(kind)}"
+            yield Figure(f"{name}_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
         return rates
 
     @contextmanager
@@ -99,25 +114,35 @@ class Bench:
             finally:
                 engine.close()
 
-    def _service(self, service: Service, raw: dict[str, float]) -> Generator[Figure, None, dict[str, float]]:
+    @contextmanager
+    def _service(self, **more: Any) -> Iterator[Service]:
+        settings = self.settings(**more)
+        with whole_service(settings, gpus=self.gpus[:1], side_workers=self.side_workers) as service:
+            yield service
+
+    def _whole(self, service: Service, name: str, kinds: Iterable[str]) -> Generator[Figure, None, dict[str, float]]:
         size, rates = self.size, {}
-        for kind in _KINDS:
-            per_second(service, self._samples(kind, min(size.number, size.in_flight)), tokens=size.tokens[kind])
-            rates[kind] = per_second(service, self._samples(kind, size.number), tokens=size.tokens[kind])
-            conditions = f"HTTP in, result out, {self._workers()}, {size.of(kind)}"
-            yield Figure(f"service_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
+        for kind in kinds:
+            per_second(service, self._samples(kind, size.in_flight), tokens=size.tokens[kind])
+            rates[kind] = per_second(service, self._samples(kind, size.number[kind]), tokens=size.tokens[kind])
+            conditions = f"HTTP in, result out, {_HOW[name]}, {self._workers()}, {size.of(kind)}"
+            yield Figure(f"{name}_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
+        return rates
+
+    def _ratio(self, rates: dict[str, float], raw: dict[str, float]) -> Figure:
         shares = {kind: rates[kind] / raw[kind] for kind in _KINDS}
         conditions = f"service by engine alone, pages {shares['pages']:.3f}, clips {shares['clips']:.3f}, same run"
-        yield Figure("service_to_raw_ratio", round(min(shares.values()), 3), "ratio", conditions)
-        tokens = size.tokens["pages"]
-        alone = one_at_a_time(service, self._samples("pages", size.alone), tokens=tokens)
-        conditions = f"{size.alone} pages as jobs, one after the other, {tokens} tokens each"
-        yield Figure("one_at_a_time_pages_per_second", round(alone, 3), "pages/s", conditions)
-        return rates
+        return Figure("service_to_raw_ratio", round(min(shares.values()), 3), "ratio", conditions)
+
+    def _one_at_a_time(self, service: Service) -> Figure:
+        number, tokens = self.size.alone, self.size.tokens["pages"]
+        rate = one_at_a_time(service, self._samples("pages", number), tokens=tokens)
+        conditions = f"{number} pages as jobs, one after the other, {tokens} tokens each"
+        return Figure("one_at_a_time_pages_per_second", round(rate, 3), "pages/s", conditions)
 
     def _mixed(self, service: Service, alone: dict[str, float]) -> Iterator[Figure]:
         """Pages and clips at once: each must go on."""
-        number = self.size.number // 2
+        number = self.size.mixed
         kinds = {kind: self._samples(kind, number) for kind in _KINDS}
         for kind, rate in mixed_per_second(service, kinds, tokens=self.size.tokens).items():
             conditions = (
@@ -130,7 +155,7 @@ class Bench:
         size, tokens = self.size, self.size.tokens["pages"]
         with whole_service(self.settings(), gpus=self.gpus[:2], side_workers=self.side_workers) as service:
             per_second(service, self._samples("pages", 2 * size.in_flight), tokens=tokens)
-            rate = per_second(service, self._samples("pages", 2 * size.number), tokens=tokens)
+            rate = per_second(service, self._samples("pages", 2 * size.number["pages"]), tokens=tokens)
         conditions = f"pages, two GPUs and two workers on one queue against one, {self._workers()}"
         yield Figure("two_workers_speedup", round(rate / one, 3), "ratio", conditions)
 
@@ -145,8 +170,3 @@ class Bench:
         return (
             f"{self.side_workers} side worker{'s' * (self.side_workers > 1)}, PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
         )
-
-
-def default_side_workers() -> int:
-    """Say how many side workers this machine's cores can feed an engine with."""
-    return max(1, min(_MOST_SIDE_WORKERS, (os.cpu_count() or 1) // 4))

@@ -80,7 +80,7 @@ class Raw:
         inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self._render, prompt)
         written = 0
         async for output in self._llm.generate(
-            inputs, sampling, f"raw-{next(_numbers)}", lora_request=self._adapters[prompt.adapter or ""]
+            inputs, sampling, f"raw-{next(_numbers)}", lora_request=self._adapters.get(prompt.adapter or "")
         ):
             written = len(output.outputs[0].token_ids)
         if written != tokens:

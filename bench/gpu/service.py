@@ -29,11 +29,9 @@ def whole_service(
     """Run the service with one engine's worker on each of these GPUs, and so many side workers."""
     with ExitStack() as stack:
         stack.enter_context(only_gpu(gpus[0]))
-        service = stack.enter_context(running(engine, **settings))
+        service = stack.enter_context(running(engine, side_workers=side_workers, **settings))
         for gpu in gpus[1:]:
-            stack.enter_context(_one_more(service, "infer", {_VISIBLE: gpu}))
-        for _ in range(side_workers - 1):
-            stack.enter_context(_one_more(service, "side", {_VISIBLE: ""}))
+            stack.enter_context(_one_more(service, gpu))
         _wait_for(service, infer=len(gpus), side=side_workers)
         yield service
 
@@ -52,12 +50,12 @@ def only_gpu(gpu: str) -> Iterator[None]:
 
 
 @contextmanager
-def _one_more(service: Service, role: str, env: Mapping[str, str]) -> Iterator[None]:
-    log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"more-{role}.log"
+def _one_more(service: Service, gpu: str) -> Iterator[None]:
+    log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"infer-{gpu}.log"
     with log.open("ab") as file:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "worker", role],
-            env={**os.environ, **service.env, **env},
+            [sys.executable, "-m", "worker", "infer"],
+            env={**os.environ, **service.env, _VISIBLE: gpu},
             stdout=file,
             stderr=file,
         )

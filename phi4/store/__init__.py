@@ -52,6 +52,11 @@ class Store:
         self.events = Events(client, scripts, self.changes)
         self.access = Access(client)
 
+    def now_ms(self) -> int:
+        """Tell the time, Unix milliseconds of Redis' clock: machines may disagree with each other."""
+        seconds, microseconds = self.client.time()
+        return seconds * 1000 + microseconds // 1000
+
     @classmethod
     def at(cls, url: str, *, allow_evicting: bool = False) -> Store:
         """Connect, and refuse a server that cannot keep jobs. Raises `StoreUnavailable`, `UnsuitableRedis`."""

@@ -18,6 +18,9 @@ OLD_SECRET_TTL_S = 86_400
 #: however many parts there are, so that nothing is ever cut off here: the bound is a second fence.
 MOST_EVENTS = 2_000
 PROGRESS_STEPS = 500
+#: What is told of a job's webhooks: those of its last runs, and the last tries of each.
+MOST_HOOK_RUNS = 20
+MOST_HOOK_TRIES = 50
 #: Text in the making is kept for readers that come back soon; afterwards the result has it.
 MOST_DELTAS = 10_000
 DELTAS_TTL_S = 300
@@ -39,8 +42,11 @@ PATTERNS = {
     "idempotency": "phi4:idempotency:{}:{}",  # string per owner and key
     "workers": "phi4:workers",  # set: worker names
     "worker": "phi4:worker:{}",  # string: what a worker says of itself
-    "hooks": "phi4:hooks",  # zset: webhook deliveries by due time
+    "hook_hosts": "phi4:hook_hosts",  # zset: receivers of webhooks by when they have to be looked at
+    "hooks": "phi4:hooks:{}",  # zset per receiver: webhook deliveries by due time
+    "hooks_sent": "phi4:hooks_sent:{}",  # zset per receiver: deliveries under way, by the time their lease ends
     "hook": "phi4:hook:{}",  # hash: one webhook delivery
+    "hook_tries": "phi4:hook_tries:{}",  # list per delivery: what came of each try, oldest first
     "hook_outcomes": "phi4:hook_outcomes",  # hash: outcome -> tries of deliveries that had it
     "events": "phi4:events:{}",  # stream per job: status, progress, result or error
     "deltas": "phi4:deltas:{}",  # stream per job: pieces of text, numbered together with the events
@@ -62,6 +68,8 @@ _CONSTANTS = {
     "SHARED_TTL_S": SHARED_TTL_S,
     "MOST_EVENTS": MOST_EVENTS,
     "PROGRESS_STEPS": PROGRESS_STEPS,
+    "MOST_HOOK_RUNS": MOST_HOOK_RUNS,
+    "MOST_HOOK_TRIES": MOST_HOOK_TRIES,
     "MOST_DELTAS": MOST_DELTAS,
     "DELTAS_TTL_S": DELTAS_TTL_S,
     "READER_TTL_S": READER_TTL_S,

@@ -130,12 +130,14 @@ class Call:
 
 
 class Engine(Protocol):
-    """One loaded model. `run` is called from many threads at once, at most `slots` of them."""
+    """One loaded model. `run` is called from many threads at once, at most `slots` + `ahead` of them."""
 
     name: str
     model: str
     modalities: frozenset[Modality]
     slots: int
+    #: Tasks that it makes ready while all slots are taken, so that none stays empty.
+    ahead: int
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Load the model and answer a real probe; `stage` hears "loading", "probing", … Raises when it cannot."""

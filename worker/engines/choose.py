@@ -12,7 +12,7 @@ from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines.base import Engine
 
-BUILT_IN = ("auto", "cpu", "vllm")
+BUILT_IN = ("auto", "cpu", "vllm", "transformers")
 #: More threads than this gain little on one page and cost memory.
 MAX_DEFAULT_THREADS = 8
 
@@ -20,8 +20,8 @@ MAX_DEFAULT_THREADS = 8
 def create_engine(settings: Settings) -> tuple[Engine, str]:
     """Make the engine that `settings.engine` names and say why it was chosen.
 
-    It is "auto", "cpu", "vllm", or "package.module:Factory" for an engine of your own, called without arguments.
-    Raises `EngineUnavailable`.
+    It is "auto", "cpu", "vllm", "transformers", or "package.module:Factory" for an engine of your own, called without
+    arguments. Raises `EngineUnavailable`.
     """
     match settings.engine:
         case "auto":
@@ -30,6 +30,8 @@ def create_engine(settings: Settings) -> tuple[Engine, str]:
             return _cpu(settings), "cpu: PHI4_ENGINE asks for it"
         case "vllm":
             return _vllm(settings), "vllm: PHI4_ENGINE asks for it"
+        case "transformers":
+            return _transformers(settings), "transformers: PHI4_ENGINE asks for it"
         case name if ":" in name:
             return _own(name)(), f"{name}: PHI4_ENGINE names it"
     known = ", ".join(f'"{known}"' for known in BUILT_IN)
@@ -70,6 +72,18 @@ def _vllm(settings: Settings) -> Engine:
     from worker.engines.vllm import VllmEngine
 
     return VllmEngine(settings)
+
+
+def _transformers(settings: Settings) -> Engine:
+    needed = ("torch", "transformers", "tokenizers", "peft", "safetensors")
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise EngineUnavailable(
+            f'PHI4_ENGINE is "transformers", but not installed are {", ".join(missing)}: '
+            'pip install "phi4-service[transformers]", or use "auto" or "cpu".'
+        )
+    from worker.engines.transformers import TransformersEngine
+
+    return TransformersEngine(settings)
 
 
 def _cpu(settings: Settings) -> Engine:

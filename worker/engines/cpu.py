@@ -42,6 +42,7 @@ class CpuEngine:
     def __init__(self, *, threads: int) -> None:
         self._threads = threads
         self.slots = min(threads, MAX_SLOTS)
+        self.ahead = 0
         self._loaded: _Loaded | None = None
 
     def start(self, stage: Callable[[str], None]) -> None:

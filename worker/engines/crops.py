@@ -16,7 +16,7 @@ from phi4.errors import ImageTooSmall
 from worker.engines.base import Detail
 
 CROP = 448
-_PATCH = 14
+PATCH = 14
 #: The processor refuses a picture that is thinner than this inside its grid.
 _THINNEST = 10
 #: Most crops of a picture by detail, the first choice first. A4 at 150 dpi is 3 × 4 = 12; at 250 dpi, 5 × 7 = 35.
@@ -69,5 +69,5 @@ def _smaller(width: int, height: int, crops: int) -> Iterator[tuple[int, int]]:
 
 def _half_patches(crops: int, used: int) -> int:
     """Patches along one side at half resolution, without those that are all padding."""
-    padding = (crops * CROP - used) // _PATCH
-    return math.ceil((crops * CROP // _PATCH - padding) / 2)
+    padding = (crops * CROP - used) // PATCH
+    return math.ceil((crops * CROP // PATCH - padding) / 2)

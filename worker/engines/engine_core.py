@@ -1,4 +1,4 @@
-"""What runs inside vLLM's own processes: ties them to the worker, and tells it how far the start has come.
+"""What runs inside vLLM's own processes: our model class, ties to the worker, and how far the start has come.
 
 vLLM calls `register` in each of its processes through the entry point `vllm.general_plugins` (see pyproject.toml).
 """
@@ -13,15 +13,22 @@ import os
 import signal
 from pathlib import Path
 
+#: Set to "1", vLLM's own model class runs.
+STOCK_MODEL = "PHI4_STOCK_MODEL"
+#: vLLM's releases that our model class was tested with.
+_TESTED = ("0.26.", "0.32.")
 #: Names the file through which a starting engine tells its stage.
 STAGE_FILE = "PHI4_STAGE_FILE"
 #: What vLLM logs when a stage begins; a message that changes costs only the stage's name in `/health`.
 _BEGINS = {"Starting to load model": "loading", "Loading weights took": "compiling"}
 _PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Set up a process of vLLM; does nothing in the worker itself, and no harm when called again."""
+    """Set up a process of vLLM; in the worker itself it only names our model; no harm when called again."""
+    if os.environ.get(STOCK_MODEL) != "1":
+        _name_our_model()
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:
         return
@@ -29,6 +36,19 @@ def register() -> None:
     _leave_process_group()
     if path := os.environ.get(STAGE_FILE):
         _tell_stages(Path(path))
+
+
+def _name_our_model() -> None:
+    from vllm import ModelRegistry, __version__
+
+    if __version__.startswith(_TESTED):
+        ModelRegistry.register_model("Phi4MMForCausalLM", "worker.engines.fast_model:FastPhi4MM")
+    else:
+        _log.warning(
+            "vLLM %s was not tested with the faster encoders: its own, slower model runs. Tested: %s",
+            __version__,
+            ", ".join(f"{release}x" for release in _TESTED),
+        )
 
 
 def _die_with(parent: int) -> None:

@@ -11,6 +11,8 @@ from phi4.settings import Settings
 
 #: One A4 page is 3 300 tokens. Measured on one H200: 16384 gains nothing, 2048 (vLLM's default here) loses much.
 MAX_BATCHED_TOKENS = 8_192
+#: Tokens that come together; the first comes at once.
+STREAM_INTERVAL = 4
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
 _CHEAPEST_IMAGE = 545
 #: The model was trained on up to 64 pictures at once (model card).
@@ -59,6 +61,21 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-num-seqs", str(settings.max_in_flight)),
         *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
         *("--scheduling-policy", "priority"),
+        *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
+        *("--limit-mm-per-prompt", json.dumps({"image": limits.images, "audio": limits.clips})),
+        # The worker looks at every piece of every answer: thousands a second, were each a token.
+        *("--stream-interval", str(STREAM_INTERVAL)),
+        # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
+        *("--mm-processor-cache-gb", "0"),
+        *("--renderer-num-workers", str(render_threads)),
+        # SIGTERM to the whole process group lets what is running end.
+        *("--shutdown-timeout", str(int(settings.drain_seconds))),
+        *shlex.split(settings.extra_serve_args),
+    ]
+
+
+def _adapter_args(checkpoint: Path, *, on_cpu: bool) -> list[str]:
+    return [
         "--enable-lora",
         *("--max-lora-rank", str(lora_rank(checkpoint))),
         # With fewer slots than adapters, vision and speech would take turns. The CPU build gives requests without an
@@ -66,13 +83,6 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-loras", str(len(ADAPTERS) + on_cpu)),
         # `phi4 serve` knows one adapter by two names.
         *("--max-cpu-loras", str(len(ADAPTERS) + 1)),
-        *("--limit-mm-per-prompt", json.dumps({"image": limits.images, "audio": limits.clips})),
-        # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
-        *("--mm-processor-cache-gb", "0"),
-        *("--renderer-num-workers", str(render_threads)),
-        # SIGTERM to the whole process group lets what is running end.
-        *("--shutdown-timeout", str(int(settings.drain_seconds))),
-        *shlex.split(settings.extra_serve_args),
     ]
 
 
@@ -83,9 +93,10 @@ def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_th
     `input_audio`, OpenAI's own. With pictures and sound in one request it takes none.
     """
     vision, speech = (str(adapter_folder(checkpoint, name)) for name in ADAPTERS)
+    by_content = json.dumps({"image": vision, "audio": speech, "input": speech})
     return [
         *("--host", settings.host),
         *("--port", str(settings.port)),
-        *("--default-mm-loras", json.dumps({"image": vision, "audio": speech, "input": speech})),
+        *(("--default-mm-loras", by_content) if settings.serve == "all" else ()),
         *serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=render_threads),
     ]

@@ -8,17 +8,14 @@ in vLLM 0.26 and 0.32 (tests/test_vllm_contract.py).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from phi4.errors import (
-    AnswerCut,
-    AnswerLoops,
     Cancelled,
     CannotAnswer,
     EngineDead,
@@ -26,14 +23,14 @@ from phi4.errors import (
     EngineUnavailable,
     Phi4Error,
     PromptTooLong,
-    TooManyImages,
 )
 from phi4.settings import Settings
 from worker.engines import vllm_start
+from worker.engines.attempt import Said, answer, check_counts
 from worker.engines.base import Answer, Call, Modality, Task
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
-from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer, warmer
+from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer
 from worker.engines.probe import probe
 from worker.engines.serve_args import media_limits
 from worker.engines.vllm_start import first_line
@@ -46,28 +43,21 @@ _LOOK_S = 0.2
 _ABORT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What came out of the engine for one attempt."""
-
-    text: str
-    tokens: int
-    reason: str
-    loops: bool = False
-
-
 class VllmEngine:
     """Reads pages, answers questions and writes down speech, many at once, on one engine."""
 
     name = "vllm"
-    modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
 
     def __init__(self, settings: Settings) -> None:
         self.model = settings.served_name
         self.slots = settings.max_in_flight
+        #: An adapter that was folded into the weights serves its own modality alone.
+        self.modalities: frozenset[Modality] = (
+            frozenset({"vision", "speech", "text"}) if settings.serve == "all" else frozenset({settings.serve})
+        )
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
-        self._render_threads = threads
+        self.ahead = self._render_threads = threads
         self._rendering = threading.BoundedSemaphore(threads)
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
@@ -120,14 +110,8 @@ class VllmEngine:
         """
         self.check()
         prompt = prompt_for(task, max_model_len=self._settings.max_model_len)
-        self._check_counts(prompt)
-        for number, temperature in enumerate((prompt.temperature, *prompt.retries)):
-            if number:
-                call.on_restart()
-            said, prompt_tokens = self._ask(warmer(prompt, temperature), call, number)
-            if not said.loops:
-                return _answer(prompt, said, prompt_tokens)
-        raise AnswerLoops(f"The model repeats itself without end; tried {1 + len(prompt.retries)} times.")
+        check_counts(prompt, media_limits(self._settings))
+        return answer(prompt, call, lambda again, number: self._ask(again, call, number))
 
     def sampling(self, prompt: Prompt, max_tokens: int) -> Any:
         """vLLM's sampling parameters for a prompt."""
@@ -145,8 +129,8 @@ class VllmEngine:
             structured_outputs=StructuredOutputsParams(json=prompt.schema) if prompt.schema is not None else None,
         )
 
-    def _ask(self, prompt: Prompt, call: Call, number: int) -> tuple[_Said, int]:
-        """Send one attempt through the engine; returns what was said and how long the prompt was, in tokens."""
+    def _ask(self, prompt: Prompt, call: Call, number: int) -> Said:
+        """Send one attempt through the engine."""
         inputs = self._render(prompt, call)
         prompt_tokens = len(inputs["prompt_token_ids"])
         room = room_for_answer(prompt, prompt_tokens, max_model_len=self._settings.max_model_len)
@@ -160,10 +144,7 @@ class VllmEngine:
             inputs, self.sampling(prompt, room), call, f"{call.request_id}-{number}", prompt, left
         )
         said = self._wait(self._loop.submit(generating), call, left)
-        if said.reason == "length" and prompt.retries and not prompt.cut_is_wanted:
-            # Nobody asked for so short an answer: it would have gone on.
-            return _Said(said.text, said.tokens, said.reason, loops=True), prompt_tokens
-        return said, prompt_tokens
+        return replace(said, prompt_tokens=prompt_tokens)
 
     def _render(self, prompt: Prompt, call: Call) -> Any:
         """Turn a prompt into tokens and tensors, in the calling thread."""
@@ -195,7 +176,7 @@ class VllmEngine:
 
     async def _generate(
         self, inputs: Any, sampling: Any, call: Call, request_id: str, prompt: Prompt, left: threading.Event
-    ) -> _Said:
+    ) -> Said:
         """Follow one request to its end; sets `left` once the engine holds it no more."""
         pieces: list[str] = []
         tokens, reason = 0, ""
@@ -213,12 +194,12 @@ class VllmEngine:
                     if piece.text:
                         call.on_delta(piece.text)
                     if watch is not None and watch.hears_a_loop(piece.text):
-                        return _Said("".join(pieces), tokens, reason, loops=True)
+                        return Said("".join(pieces), tokens, reason, loops=True)
         finally:
             left.set()
-        return _Said("".join(pieces), tokens, reason)
+        return Said("".join(pieces), tokens, reason)
 
-    def _wait(self, future: Future[_Said], call: Call, left: threading.Event) -> _Said:
+    def _wait(self, future: Future[Said], call: Call, left: threading.Event) -> Said:
         """Wait for an attempt; one that is cancelled is aborted in the engine first."""
         while True:
             try:
@@ -246,32 +227,3 @@ class VllmEngine:
             return CannotAnswer(f"The model cannot be asked this: {first_line(error)}")
         cause = error.__cause__ or error
         return EngineError(f"vLLM failed: {type(cause).__name__}: {first_line(cause)}")
-
-    def _check_counts(self, prompt: Prompt) -> None:
-        limits = media_limits(self._settings)
-        if len(prompt.images) > limits.images:
-            raise TooManyImages(f"The question is asked over {len(prompt.images)} images; at most {limits.images} fit.")
-        if len(prompt.clips) > limits.clips:
-            raise TooManyImages(f"The question is asked over {len(prompt.clips)} clips; at most {limits.clips} fit.")
-
-
-def _answer(prompt: Prompt, said: _Said, prompt_tokens: int) -> Answer:
-    text = said.text.strip()
-    data = _parsed(said) if prompt.schema is not None else None
-    return Answer(
-        text,
-        finish_reason="length" if said.reason == "length" else "stop",
-        prompt_tokens=prompt_tokens,
-        completion_tokens=said.tokens,
-        data=data,
-    )
-
-
-def _parsed(said: _Said) -> Any:
-    try:
-        # Not strict: the grammar lets a raw line break stand inside a string.
-        return json.loads(said.text, strict=False)
-    except ValueError:
-        if said.reason == "length":
-            raise AnswerCut(f"The answer had no end after {said.tokens} tokens, so it is no JSON.") from None
-        raise EngineError("The answer is no JSON although it was held to a schema.") from None

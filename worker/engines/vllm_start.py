@@ -19,8 +19,9 @@ from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
 from worker.engines.claim import claim
-from worker.engines.engine_core import STAGE_FILE
+from worker.engines.engine_core import STAGE_FILE, STOCK_MODEL
 from worker.engines.event_loop import EventLoop
+from worker.engines.fold import folded
 from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args, server_args
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
     with tempfile.TemporaryDirectory() as told:
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
         try:
-            return _follow(loop.submit(_load(arguments, folder)), Path(told) / "stage", stage)
+            adapters = ADAPTERS if settings.serve == "all" else ()
+            return _follow(loop.submit(_load(arguments, folder, adapters)), Path(told) / "stage", stage)
         finally:
             del os.environ[STAGE_FILE]
 
@@ -59,19 +61,20 @@ def find(settings: Settings, stage: Stage) -> Path:
     claim(gpu.cards(), settings.tensor_parallel_size, settings.data_dir / "gpus")
     # Before anything is downloaded: wrong arguments should not cost an hour.
     wanted = read(shlex.split(settings.extra_serve_args))
-    return checkpoint.locate(
-        settings.checkpoint,
-        settings.checkpoint_revision,
-        settings.hf_token,
-        stage=stage,
-        needs_weights=wanted.load_format != "dummy",
+    has_weights = wanted.load_format != "dummy"
+    folder = checkpoint.locate(
+        settings.checkpoint, settings.checkpoint_revision, settings.hf_token, stage=stage, needs_weights=has_weights
     )
+    if settings.serve == "all" or not has_weights:
+        return folder
+    return folded(folder, settings.serve, settings.data_dir / "folded", stage)
 
 
 def set_environment(settings: Settings) -> None:
     """Set what vLLM reads when it is imported, and what its processes inherit."""
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # forking a process of many threads hangs
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ[STOCK_MODEL] = str(int(settings.stock_model))
     if settings.hf_token:
         os.environ.setdefault("HF_TOKEN", settings.hf_token)
 
@@ -117,13 +120,13 @@ def check_memory(arguments: Any, folder: Path) -> None:
         [] if on_cpu() else gpu.cards(),
         max_model_len=arguments.max_model_len,
         tensor_parallel=arguments.tensor_parallel_size,
-        adapters=arguments.max_loras,
+        adapters=arguments.max_loras if arguments.enable_lora else 0,
         utilization=arguments.gpu_memory_utilization or memory.UTILIZATION,
         kv_item_bytes=1 if "fp8" in str(arguments.kv_cache_dtype) else 2,
     )
 
 
-async def _load(arguments: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
+async def _load(arguments: Any, folder: Path, names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     from vllm.lora.request import LoRARequest
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -131,7 +134,7 @@ async def _load(arguments: Any, folder: Path) -> tuple[Any, dict[str, Any]]:
     llm = AsyncLLM.from_engine_args(arguments, usage_context=UsageContext.OPENAI_API_SERVER)
     adapters = {}
     try:
-        for number, name in enumerate(ADAPTERS, start=1):
+        for number, name in enumerate(names, start=1):
             adapters[name] = LoRARequest(name, number, str(adapter_folder(folder, name)))
             # Here, not with the first request: an adapter that cannot be loaded there ends the engine for everybody.
             await llm.add_lora(adapters[name])

@@ -5,10 +5,14 @@ if not owner then return 0 end
 local queue, attempts, idempotency = job_get(job, 'queue', 'attempts', 'idempotency')
 if queue then drop_waiting(job) give_whole_share_back(job) drop('prepare', owner, job .. '|finish') end
 for attempt = 1, tonumber(attempts or 1) do
-  for _, event in ipairs({'started', 'completed', 'failed', 'cancelled', 'expired'}) do
-    local hook = job .. '|job.' .. event .. '|' .. attempt
-    redis.call('DEL', k_hook(hook))
-    redis.call('ZREM', k_hooks(), hook)
+  for _, event in ipairs(HOOK_EVENTS) do
+    local hook = job .. '|' .. event .. '|' .. attempt
+    local url = redis.call('HGET', k_hook(hook), 'url')
+    if url then
+      redis.call('ZREM', k_hooks_sent(host_of(url)), hook)
+      hook_over(hook, host_of(url))
+      redis.call('DEL', k_hook(hook), k_hook_tries(hook))
+    end
   end
 end
 if idempotency and idempotency ~= '' then

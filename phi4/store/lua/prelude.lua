@@ -224,14 +224,38 @@ local function give_whole_share_back(job)
   give_share_back(job, job_num(job, 'in_flight'))
 end
 
+-- Deliveries wait in a schedule of their receiver's, and receivers in one of their own: one that has as many under way as
+-- it may have is passed over in one step, however many wait for it. A receiver is a host and port.
+local HOOK_EVENTS = {'job.started', 'job.completed', 'job.failed', 'job.cancelled', 'job.expired'}
+
+local function host_of(url) return string.lower(string.match(url, '^%a+://([^/?#]*)') or '') end
+
+local function look_at_next(host)
+  local first = redis.call('ZRANGE', k_hooks(host), 0, 0, 'WITHSCORES')
+  if not first[1] then redis.call('ZREM', k_hook_hosts(), host) return end
+  redis.call('ZADD', k_hook_hosts(), first[2], host)
+  keep_shared(k_hook_hosts())
+end
+
+local function hook_due(hook, host, at)
+  redis.call('HSET', k_hook(hook), 'due_ms', at)
+  redis.call('ZADD', k_hooks(host), at, hook)
+  keep_shared(k_hooks(host))
+  look_at_next(host)
+end
+
+local function hook_over(hook, host)
+  redis.call('ZREM', k_hooks(host), hook)
+  look_at_next(host)
+end
+
 local function schedule_hook(job, event)
   local url, events = job_get(job, 'webhook_url', 'webhook_events')
   if not url or url == '' or not string.find(events, ' ' .. event .. ' ', 1, true) then return end
   local hook = job .. '|' .. event .. '|' .. redis.call('HGET', k_job(job), 'attempts')
   redis.call('HSET', k_hook(hook), 'tries', 0, 'event_ms', now(), 'url', url)
   redis.call('PEXPIREAT', k_hook(hook), redis.call('PEXPIRETIME', k_job(job)))
-  redis.call('ZADD', k_hooks(), now(), hook)
-  keep_shared(k_hooks())
+  hook_due(hook, host_of(url), now())
 end
 
 -- The one place where a job ends; ending twice changes nothing.

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import interpolate
 
 CROP = 448
 PATCH = 14
@@ -50,12 +52,13 @@ def crop(image: Image.Image, most: int) -> Crops:
         raise ValueError(f"the image's aspect ratio is too extreme: {image.width}x{image.height}")
     canvas = Image.new("RGB", (width, height), "white")
     canvas.paste(image.resize(fitted, Image.Resampling.BILINEAR))
-    whole = canvas.resize((CROP, CROP), Image.Resampling.BICUBIC)
+    # Microsoft's scales numbers, not the image, without smoothing.
+    whole = interpolate(torch.from_numpy(_normal(canvas))[None], size=(CROP, CROP), mode="bicubic").numpy()
     mask = np.ones((rows * SIDE, columns * SIDE), np.float32)
     mask[rows * SIDE - (height - fitted[1]) // PATCH :] = 0
     mask[:, columns * SIDE - (width - fitted[0]) // PATCH :] = 0
     return Crops(
-        pixels=np.concatenate([_normal(whole)[None], _squares(_normal(canvas), CROP)]),
+        pixels=np.concatenate([whole, _squares(_normal(canvas), CROP)]),
         mask=np.concatenate([np.ones((1, SIDE, SIDE), np.float32), _squares(mask[None], SIDE)[:, 0]]),
         height=height,
         width=width,

@@ -1,0 +1,161 @@
+"""The faster encoders give what vLLM's own give, on the same weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
+
+import torch
+from torch import Tensor
+from vllm.model_executor.models.phi4mm_audio import AudioEmbedding
+
+from tests.tiny_phi4.config import model_config
+from tests.tiny_phi4.sizes import MEL_BINS, TINY
+from worker.engines import engine_core, fast_pictures
+from worker.engines.fast_speech import FastSpeech, fits
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(scope="module")
+def speech() -> Any:
+    """vLLM's speech encoder with random weights."""
+    config = model_config(TINY)
+    audio = {"embedding_cls": "audio", **config["embd_layer"]["audio_embd_layer"]}
+    encoder = AudioEmbedding(SimpleNamespace(**config), **audio).eval()
+    _randomize(encoder)
+    return encoder
+
+
+def _randomize(module: torch.nn.Module) -> None:
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+
+
+def test_clips_of_any_length_are_encoded_together_as_alone(speech: Any) -> None:
+    """Clips of one frame to 30 s, in any order: what pads one to the length of another changes nothing."""
+    frames = [7, 3000, 8, 9, 1233, 2999, 50, 2998, 100, 1200, 1201, 300]
+    clips = [torch.randn(number, MEL_BINS) for number in frames]
+
+    together = FastSpeech(speech)(clips, speech.audio_projection)
+
+    for clip, fast in zip(clips, together, strict=True):
+        torch.testing.assert_close(fast, speech(clip), rtol=1e-4, atol=1e-4)
+
+
+def test_more_clips_than_go_together_are_all_encoded(speech: Any) -> None:
+    """The seventeenth is not forgotten."""
+    clips = [torch.randn(80, MEL_BINS) for _ in range(19)]
+
+    together = FastSpeech(speech)(clips, speech.audio_projection_for_vision)
+
+    assert len(together) == 19
+    alone = speech(clips[18], audio_projection_mode="vision")
+    torch.testing.assert_close(together[18], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_longer_clips_and_other_encoders_are_left_to_vllm(speech: Any) -> None:
+    """vLLM cuts clips of more than 40 s into pieces; an encoder that looks ahead would see the padding."""
+    assert [fits(frames) for frames in (1, 3008, 3009, 4001)] == [True, True, False, False]
+    assert FastSpeech.suits(speech)
+    speech.encoder.encoders[0].conv.causal = False
+    try:
+        assert not FastSpeech.suits(speech)
+    finally:
+        speech.encoder.encoders[0].conv.causal = True
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Any:
+    """vLLM's image encoder, of tiny size, with random weights."""
+    from vllm.config import VllmConfig, set_current_vllm_config
+    from vllm.distributed import init_distributed_environment, initialize_model_parallel
+    from vllm.model_executor.models.phi4mm import Phi4MMImageEncoder
+    from vllm.utils.network_utils import get_distributed_init_method, get_open_port
+
+    from tests.tiny_phi4.plugin.tiny_phi4_plugin import register
+
+    register()
+    with set_current_vllm_config(VllmConfig()):
+        init_distributed_environment(1, 0, get_distributed_init_method("127.0.0.1", get_open_port()), 0, "gloo")
+        initialize_model_parallel(1)
+        encoder = Phi4MMImageEncoder(SimpleNamespace(**model_config(TINY)), None).eval()
+    _randomize(encoder)
+    for module in encoder.modules():
+        if hasattr(module, "quant_method"):  # vLLM's CPU build sets this when it loads weights
+            module.cpu_linear = torch.nn.functional.linear
+    return encoder
+
+
+def _picture(rows: int, columns: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops, padded size, and a mask of which `height` × `width` patches are picture."""
+    mask = torch.zeros(rows * 32, columns * 32)
+    mask[:height, :width] = 1
+    mask = mask.view(rows, 32, columns, 32).permute(0, 2, 1, 3).reshape(rows * columns, 32, 32)
+    crops = torch.randn(1 + rows * columns, 3, 448, 448)
+    return crops, torch.tensor([rows * 448, columns * 448]), torch.cat([torch.ones(1, 32, 32), mask])
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(1, 1, 32, 32)],
+        [(3, 2, 90, 60)],
+        [(1, 1, 32, 32), (3, 2, 90, 60), (2, 3, 64, 65), (1, 4, 31, 128)],
+        [(2, 2, 64, 64), (2, 2, 50, 33)],
+    ],
+    ids=["one crop", "padded", "of many shapes", "of one shape"],
+)
+def test_pictures_are_put_together_as_vllm_does(pictures: Any, shapes: list[tuple[int, int, int, int]]) -> None:
+    """Every token stands where it stood: rows and their ends, the crops, then the whole picture."""
+    from vllm.model_executor.models.phi4mm import stack_with_pad
+
+    crops, sizes, masks = (list(column) for column in zip(*(_picture(*shape) for shape in shapes), strict=True))
+    stock = pictures(stack_with_pad(crops), torch.stack(sizes), stack_with_pad(masks))
+
+    fast = fast_pictures.embed(pictures, crops, torch.stack(sizes), masks)
+
+    assert len(fast) == len(shapes)
+    for ours, theirs in zip(fast, stock, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_engine_runs_our_model(vllm_engine: Any) -> None:
+    """Its EngineCore answers with FastPhi4MM, which the plugin named."""
+    from vllm import ModelRegistry
+
+    engine_core.register()
+
+    model, _ = ModelRegistry.resolve_model_cls(["Phi4MMForCausalLM"], vllm_engine._llm.model_config)
+    assert model.__name__ == "FastPhi4MM"
+    assert os.environ[engine_core.STOCK_MODEL] == "0"
+
+
+def test_a_release_that_was_not_tested_runs_vllms_own_model(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so, and which releases were."""
+    import vllm
+
+    named: list[str] = []
+    monkeypatch.setattr(vllm, "__version__", "0.99.0")
+    monkeypatch.setattr(vllm.ModelRegistry, "register_model", lambda name, _: named.append(name))
+
+    engine_core.register()
+
+    assert named == []
+    assert "0.99.0 was not tested" in caplog.text
+    assert "0.32.x" in caplog.text
