@@ -244,7 +244,7 @@ def test_the_command_sends_the_key_of_its_environment(valkey: str, tmp_path: Pat
 @pytest.fixture
 def exposed(valkey: str, tmp_path: Path) -> Iterator[Service]:
     """A service that listens on every address, not started yet."""
-    url = valkey.removesuffix("/0") + "/13"
+    url = valkey.removesuffix("/0") + "/11"
     Store.at(url).client.flushdb()
     service = make_service(url, tmp_path, PHI4_HOST="0.0.0.0")
     yield service
