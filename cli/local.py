@@ -71,9 +71,7 @@ def up(settings: Settings) -> int:
     def report(message: str) -> None:
         _say(message)
         if message == f"{_API} is ready":
-            _say(
-                f"phi4 is ready on {_url(settings)} (open it in a browser; the API is described on {_url(settings)}/docs)"
-            )
+            _say(f"phi4 is ready: open {_url(settings)} in a browser; its API is described on {_url(settings)}/docs")
 
     with prepared(settings, report=report, to_files=False) as local:
         _say(f"phi4 starts on {local.url} (data in {settings.data_dir}); Ctrl-C drains, a second one stops at once")
