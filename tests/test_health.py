@@ -78,7 +78,7 @@ def test_health_counts_how_jobs_and_webhooks_ended(service: Service) -> None:
 
     health = service.http.get("/health").json()
     assert health["ended"]["ocr"]["completed"] > before
-    assert health["webhooks"].keys() <= {"delivered", "retry", "given_up"}
+    assert health["webhooks"].keys() <= {"delivered", "retry", "gone", "given_up"}
 
 
 def test_health_without_workers_is_degraded(no_workers: Service) -> None:

@@ -10,7 +10,10 @@ const MINUTES = 5;
 const KEEP_MS = MINUTES * 60_000;
 /** Jobs a minute are counted over this long, so that single jobs do not make the line jump. */
 const RATE_MS = 30_000;
-const OUTCOMES = { delivered: ["Delivered", "good"], retry: ["Tried again", "busy"], given_up: ["Given up", "bad"] };
+const OUTCOMES = {
+  delivered: ["Delivered", "good"],
+  retry: ["Tried again", "busy"],
+  gone: ["Refused for good", "bad"], given_up: ["Given up", "bad"] };
 
 /** `{at, waiting, ended}`, oldest first; they outlive the view. */
 let samples = [];
