@@ -13,7 +13,9 @@ const RATE_MS = 30_000;
 const OUTCOMES = {
   delivered: ["Delivered", "good"],
   retry: ["Tried again", "busy"],
-  gone: ["Refused for good", "bad"], given_up: ["Given up", "bad"] };
+  gone: ["Refused for good", "bad"],
+  given_up: ["Given up", "bad"],
+};
 
 /** `{at, waiting, ended}`, oldest first; they outlive the view. */
 let samples = [];
