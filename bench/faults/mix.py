@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ class Mix:
     webhook_url: str
     kinds: tuple[Kind, ...] = KINDS
     seed: str = ""  #: also what its jobs are told from those of other mixes by
+    fields: Mapping[str, str] = field(default_factory=dict)  #: of the form, for every job
     accepted: list[Accepted] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
     #: Answers that no fault excuses; a run with one is no run.
@@ -123,7 +125,7 @@ class Mix:
         files = [("file", (f"{n}", content)) for n, content in enumerate(kind.files)]
         headers = {"Idempotency-Key": f"{self.seed}-{number}"}
         try:
-            response = http.post("/v1/jobs", data=data | fields, files=files, headers=headers)
+            response = http.post("/v1/jobs", data={**data, **self.fields, **fields}, files=files, headers=headers)
         except httpx.TransportError as error:
             self.refusals[type(error).__name__] += 1
             return None

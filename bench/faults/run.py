@@ -46,6 +46,8 @@ class Fault:
     strike: Callable[[Scene], None]
     env: Mapping[str, str] = field(default_factory=dict)
     kinds: tuple[Kind, ...] = KINDS
+    #: Of the form, for every job.
+    fields: Mapping[str, str] = field(default_factory=dict)
     #: Gives the service; the default one has nothing special about it.
     service: Callable[..., AbstractContextManager[Processes]] = processes
     #: Errors with which a job, or a part of one, may fail under this fault.
@@ -83,7 +85,7 @@ def run(fault: Fault, rounds: int, at: Stage, *, short: bool, say: Callable[[str
     judge = Judge(at.http, at.receiver, bound=fault.bound, excused=fault.excused)
     for number in range(1, rounds + 1):
         at.service.codes.clear()
-        mix = Mix(at.service, at.receiver.url, fault.kinds, seed=f"{number} {fault.what}")
+        mix = Mix(at.service, at.receiver.url, fault.kinds, seed=f"{number} {fault.what}", fields=fault.fields)
         scene = Scene(at.service, mix, at.http, random.Random(f"{seed} {number}"), 0.4 if short else 1.0)
         verdict = _round(fault, scene, judge)
         assert not (wrong := [*mix.wrong, *fault.after(scene)]), wrong

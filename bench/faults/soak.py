@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psutil
 import redis
 
@@ -10,6 +12,10 @@ from bench.faults.run import Fault, Scene
 
 #: Twenty rounds are two hours.
 _ROUND_S = 360.0
+#: Longer than a round and its verdict, so that jobs expire from the third round on.
+_KEPT_S = 900
+#: Blobs are erased after the job, not with it.
+_ERASED_WITHIN_S = 15.0
 #: What a process may grow between the second round and any later one: allocators do not give everything back.
 _MOST_GROWTH_MB = 40.0
 #: Celery's own: its queues, and where they are bound. There is one of each, whatever happens.
@@ -30,6 +36,7 @@ class _Left:
         """Say what is there that should not be."""
         sizes = self._sizes.setdefault(id(scene.service), [])
         sizes.append({name: _megabytes(scene.service, name) for name in ("api", "side", "infer")})
+        print("  MB: " + ", ".join(f"{name} {size:.0f}" for name, size in sizes[-1].items()), flush=True)
         grown = [
             f"{name} grew from {before:.0f} to {sizes[-1][name]:.0f} MB"
             for name, before in (sizes[1] if len(sizes) > 2 else {}).items()
@@ -46,9 +53,16 @@ def keys_for_ever(service: Processes) -> list[str]:
 
 
 def blobs_of_nobody(scene: Scene) -> list[str]:
-    """Folders of blobs whose job nobody knows."""
-    folders = [path.name for path in (scene.service.folder / "blobs").glob("*/*")]
-    return [f"{name} has blobs and no job" for name in folders if scene.http.get(f"/v1/jobs/{name}").status_code == 404]
+    """Folders of blobs whose job nobody knows, or which is gone for longer than erasing takes."""
+    ends = time.monotonic() + _ERASED_WITHIN_S
+    ownerless = [path for path in (scene.service.folder / "blobs").glob("*/*") if _is_gone(scene, path.name)]
+    while (ownerless := [path for path in ownerless if path.exists()]) and time.monotonic() < ends:
+        time.sleep(0.5)
+    return [f"{path.name} has blobs and no job" for path in ownerless]
+
+
+def _is_gone(scene: Scene, job: str) -> bool:
+    return scene.http.get(f"/v1/jobs/{job}").status_code in (404, 410)
 
 
 def _megabytes(service: Processes, name: str) -> float:
@@ -60,5 +74,6 @@ def _megabytes(service: Processes, name: str) -> float:
 SOAK = Fault(
     "six minutes of mixed load: memory flat, no key without a time to live, no blob without an owner",
     _load,
+    fields={"expires_in": str(_KEPT_S)},
     after=_Left(),
 )
