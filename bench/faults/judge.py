@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import httpx
 from bench.faults.mix import Accepted
 from tests.servers import Web
 
+_AT_ONCE = 4  #: jobs that are read
 _TERMINAL = ("completed", "failed", "cancelled", "expired")
 
 
@@ -45,7 +47,9 @@ class Judge:
     def __call__(self, accepted: Sequence[Accepted], *, fault_at: float) -> Verdict:
         """Judge the jobs; `fault_at` is when the fault was over (`time.monotonic`), from which recovery counts."""
         deadline = time.monotonic() + self._bound
-        jobs = {job.id: self._ended(job.id, deadline) for job in accepted}
+        ids = [job.id for job in accepted]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            jobs = dict(zip(ids, pool.map(lambda job_id: self._ended(job_id, deadline), ids), strict=True))
         recovered = self._last_end(jobs, accepted, fault_at)
         stuck = [f"stuck {i} {_word(job)}" for i, job in jobs.items() if job and job["status"] not in _TERMINAL]
         ended = [(one, job) for one in accepted if (job := jobs[one.id]) and job["status"] in _TERMINAL]

@@ -9,6 +9,7 @@ import redis
 
 from bench.faults.processes import Processes
 from bench.faults.run import Fault, Scene
+from phi4.store import Store
 
 #: Twenty rounds are two hours.
 _ROUND_S = 360.0
@@ -42,27 +43,33 @@ class _Left:
             for name, before in (sizes[1] if len(sizes) > 2 else {}).items()
             if sizes[-1][name] - before > _MOST_GROWTH_MB
         ]
-        return [*grown, *keys_for_ever(scene.service), *blobs_of_nobody(scene)]
+        return [*grown, *keys_for_ever(scene.service), *blobs_of_nobody(scene.service)]
 
 
 def keys_for_ever(service: Processes) -> list[str]:
     """The service's keys that no time to live will take away."""
     with redis.Redis.from_url(service.valkey.url, decode_responses=True) as server:
         keys = [key for key in server.scan_iter(count=1_000) if not key.startswith(_NOT_OURS)]
-        return [f"{key} lives for ever" for key in keys if server.ttl(key) == -1]
+        asked = server.pipeline(transaction=False)
+        for key in keys:
+            asked.ttl(key)
+        return [f"{key} lives for ever" for key, ttl in zip(keys, asked.execute(), strict=True) if ttl == -1]
 
 
-def blobs_of_nobody(scene: Scene) -> list[str]:
+def blobs_of_nobody(service: Processes) -> list[str]:
     """Folders of blobs whose job nobody knows, or which is gone for longer than erasing takes."""
     ends = time.monotonic() + _ERASED_WITHIN_S
-    ownerless = [path for path in (scene.service.folder / "blobs").glob("*/*") if _is_gone(scene, path.name)]
+    store = Store.at(service.valkey.url)
+    with store.client:
+        ownerless = [path for path in (service.folder / "blobs").glob("*/*") if _is_gone(store, path.name)]
     while (ownerless := [path for path in ownerless if path.exists()]) and time.monotonic() < ends:
         time.sleep(0.5)
     return [f"{path.name} has blobs and no job" for path in ownerless]
 
 
-def _is_gone(scene: Scene, job: str) -> bool:
-    return scene.http.get(f"/v1/jobs/{job}").status_code in (404, 410)
+def _is_gone(store: Store, job_id: str) -> bool:
+    job = store.jobs.find(job_id)
+    return job is None or job.status == "expired"
 
 
 def _megabytes(service: Processes, name: str) -> float:
