@@ -1,1 +1,1 @@
-"""Measured, repeatable performance runs; every figure in the README comes from here."""
+"""Measured, repeatable performance runs; every figure in the documents comes from here."""

@@ -1,26 +1,32 @@
-"""Writes the README's tables from bench/results/ and bench/faults.json: `python -m bench.table`."""
+"""Writes the documents' tables from bench/results/ and bench/faults.json: `python -m bench.table`."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.faults import kept as faults
 
 ROOT = Path(__file__).parent.parent
-_MARKS = ("<!-- {}: python -m bench.table -->", "<!-- /{} -->")
+DOCUMENTS = tuple(ROOT / name for name in ("README.md", "docs/figures.md", "docs/scaling.md"))
+#: The figures' mark may name those it wants; without names it is all of them, with machines and dates.
+_MARK = re.compile(r"(<!-- (figures|faults)((?: \w+)*): python -m bench\.table -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-def table() -> str:
+def table(names: Sequence[str] = ()) -> str:
     """Make the table: one row a figure, with its conditions, and a line on machine and date for each run."""
-    rows = ["| figure | value | conditions |", "|---|---|---|"]
-    notes = []
-    for path in sorted((ROOT / "bench" / "results").glob("*.json")):
-        run = json.loads(path.read_text())
-        rows += [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['conditions']} |" for f in run["figures"]]
-        notes.append(f"{path.stem}: {run['date'][:10]}, {_machine(run)}")
-    return "\n".join([*rows, "", f"Measured on {'; '.join(notes)}."])
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "bench" / "results").glob("*.json"))}
+    figures = [figure for run in runs.values() for figure in run["figures"] if not names or figure["name"] in names]
+    if missing := set(names) - {figure["name"] for figure in figures}:
+        raise ValueError(f"no figure is called {missing.pop()}")
+    rows = [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['conditions']} |" for f in figures]
+    notes = "; ".join(f"{name}: {run['date'][:10]}, {_machine(run)}" for name, run in runs.items())
+    return "\n".join(
+        ["| figure | value | conditions |", "|---|---|---|", *rows, *(() if names else ("", f"Measured on {notes}."))]
+    )
 
 
 def _machine(run: dict[str, Any]) -> str:
@@ -35,16 +41,15 @@ def _machine(run: dict[str, Any]) -> str:
     return ", ".join([gpus, cores, *versions])
 
 
-def with_tables(readme: str) -> str:
+def with_tables(document: str) -> str:
     """Put each table between its marks, where these are."""
-    for name, made in (("figures", table()), ("faults", faults.table(faults.kept()))):
-        begin, end = (mark.format(name) for mark in _MARKS)
-        if begin in readme:
-            before, rest = readme.split(begin)
-            readme = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
-    return readme
+    return _MARK.sub(lambda mark: f"{mark[1]}{_made(mark[2], mark[3].split())}\n{mark[4]}", document)
+
+
+def _made(kind: str, names: Sequence[str]) -> str:
+    return faults.table(faults.kept()) if kind == "faults" else table(names)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text()))
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text()))
