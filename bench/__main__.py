@@ -17,11 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import figures
+from bench import clients, figures
 from bench.figures import Figure
 
 RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
     "overhead": figures.overhead,
+    "clients": clients.clients,
     "memory": figures.memory_of_large_inputs,
     "cpu": figures.cpu_engine,
 }

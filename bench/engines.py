@@ -15,6 +15,7 @@ class Instant:
     model = "instant"
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 8
+    ahead = 0
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Be ready at once."""
@@ -29,3 +30,19 @@ class Instant:
 
     def stop(self) -> None:
         """Hold nothing."""
+
+
+class Typist(Instant):
+    """Writes, for half a minute, the moment at which it writes: to many at once."""
+
+    name = "typist"
+    slots = 256
+
+    def run(self, task: Task, call: Call) -> Answer:
+        """Write a moment every half second."""
+        written = []
+        for _ in range(60):
+            time.sleep(0.5)
+            written.append(repr(time.time()))
+            call.on_delta(written[-1] + " ")
+        return Answer(" ".join(written))

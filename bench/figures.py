@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+import redis
 
 from bench.pages import photo, speech_wav, text_page, text_pdf
 from bench.service import Service, peak_rss_mb, running
@@ -35,6 +38,11 @@ def overhead() -> Iterator[Figure]:
         yield _queue_overhead(service, small)
         yield _accept(service)
         yield _jobs_per_second(service, small)
+        yield _redis_time("redis_ms_per_job", service, "one-part jobs", [photo(8, 50)] * 200)
+        with tempfile.TemporaryDirectory() as folder:
+            document = Path(folder) / "d.pdf"
+            text_pdf(document, 100, 7)
+            yield _redis_time("redis_ms_per_part", service, "pages of documents of 100", [document] * 3, parts=100)
         yield Figure(
             "api_rss_mb",
             round(service.rss_mb("api"), 1),
@@ -78,6 +86,21 @@ def _jobs_per_second(service: Service, pictures: list[bytes], jobs: int = 1_500,
         f"{jobs} one-part jobs, {clients} clients that POST and wait for the result, clients on the same machine"
     )
     return Figure("jobs_per_second", round(jobs / seconds, 1), "jobs/s", conditions)
+
+
+def _redis_time(name: str, service: Service, what: str, files: Sequence[bytes | Path], parts: int = 1) -> Figure:
+    with redis.Redis.from_url(service.env["REDIS_URL"]) as server:
+        before = _processor_seconds(server)
+        for job in [service.submit("ocr", file) for file in files]:
+            service.ended(job)
+        took = _processor_seconds(server) - before
+    count = len(files) * parts
+    return Figure(name, round(took / count * 1000, 2), "ms", f"processor time of the embedded Valkey, {count} {what}")
+
+
+def _processor_seconds(server: redis.Redis) -> float:
+    used = cast(dict[str, float], server.info("cpu"))
+    return used["used_cpu_user"] + used["used_cpu_sys"]
 
 
 def memory_of_large_inputs() -> Iterator[Figure]:
