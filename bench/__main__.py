@@ -23,6 +23,7 @@ from bench.figures import Figure
 RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
     "overhead": figures.overhead,
     "clients": clients.clients,
+    "redis": figures.redis_time,
     "memory": figures.memory_of_large_inputs,
     "cpu": figures.cpu_engine,
 }

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import simulate
 from bench.faults import kept as faults
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = tuple(ROOT / name for name in ("README.md", "docs/figures.md", "docs/scaling.md"))
 #: The figures' mark may name those it wants; without names it is all of them, with machines and dates.
-_MARK = re.compile(r"(<!-- (figures|faults)((?: \w+)*): python -m bench\.table -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_MARK = re.compile(
+    r"(<!-- (figures|faults|simulation)((?: \w+)*): python -m bench\.table -->\n).*?(<!-- /\2 -->)", re.DOTALL
+)
 
 
 def table(names: Sequence[str] = ()) -> str:
@@ -47,7 +50,9 @@ def with_tables(document: str) -> str:
 
 
 def _made(kind: str, names: Sequence[str]) -> str:
-    return faults.table(faults.kept()) if kind == "faults" else table(names)
+    if kind == "figures":
+        return table(names)
+    return faults.table(faults.kept()) if kind == "faults" else simulate.table()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""A load model: how throughput, waiting and cost grow with GPUs, from measured figures: `python -m bench.simulate`.
+
+Jobs of single pages arrive at random (exponential gaps) at a share of what the GPUs can do, the load. A free place is
+given to the job that has waited longest, on the GPU with the fewest pages. A GPU with k pages gives each of them the
+smaller of what a page gets alone, and the k-th part of its capacity: both are measured. Discrete events, the same each
+time. What the model leaves out: preparation and network, which do not limit while there are side workers enough, and
+pages of unequal length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+
+_RESULTS = Path(__file__).parent / "results"
+_GPUS = (1, 2, 4, 8, 16, 32, 64)
+_LOADS = (0.5, 0.7, 0.9, 0.97)
+#: At which a fleet should be run, and what Redis' one core may be used for then, so that its answers stay quick.
+_PLANNED, _MOST_BUSY = 0.7, 0.6
+_PAGES = 4_000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the model stands on: pages a second of a full GPU and of one page alone, Redis' milliseconds for a job."""
+
+    capacity: float
+    alone: float
+    redis_ms: float
+    places: int = 96
+
+
+@dataclass
+class _Gpu:
+    """Pages share a GPU evenly, so each ends when its share of work since its start has grown by one."""
+
+    measured: Measured
+    done: float = 0.0  #: pages' worth that a page there since the start would have got
+    at: float = 0.0
+    ends: list[tuple[float, float]] = field(default_factory=list)  #: (share at the end, arrival)
+
+    @property
+    def rate(self) -> float:
+        """What each page gets, in pages a second."""
+        return min(self.measured.alone, self.measured.capacity / len(self.ends)) if self.ends else 0.0
+
+    def until(self, now: float) -> None:
+        """Let the time pass."""
+        self.done += (now - self.at) * self.rate
+        self.at = now
+
+    def next_end(self) -> float:
+        """When the next page ends if nothing comes in between."""
+        return self.at + (self.ends[0][0] - self.done) / self.rate if self.ends else float("inf")
+
+
+def measured() -> Measured:
+    """Read the figures of one H200 and of the queue."""
+    gpu, queue = (_figures(name) for name in ("gpu-1x-h200", "redis"))
+    return Measured(gpu["service_pages_per_second"], gpu["one_at_a_time_pages_per_second"], queue["redis_ms_per_job"])
+
+
+def _figures(name: str) -> dict[str, float]:
+    return {f["name"]: f["value"] for f in json.loads((_RESULTS / f"{name}.json").read_text())["figures"]}
+
+
+def simulate(gpus: int, load: float, on: Measured, pages: int = _PAGES) -> list[float]:
+    """Run one fleet; how long each page took from its arrival to its end, in seconds, shortest first."""
+    chance = random.Random(f"{gpus} {load}")
+    fleet = [_Gpu(on) for _ in range(gpus)]
+    rate = load * gpus * on.capacity
+    arrivals = deque(accumulate(chance.expovariate(rate) for _ in range(pages)))
+    waiting: deque[float] = deque()
+    took: list[float] = []
+    while len(took) < pages:
+        first = min(fleet, key=_Gpu.next_end)
+        if arrivals and arrivals[0] <= first.next_end():
+            now = arrivals.popleft()
+            waiting.append(now)
+        else:
+            now = first.next_end()
+            first.until(now)
+            took.append(now - heapq.heappop(first.ends)[1])
+        _give(waiting, fleet, now)
+    return sorted(took)
+
+
+def _give(waiting: deque[float], fleet: list[_Gpu], now: float) -> None:
+    """Give free places to the pages that have waited longest."""
+    while waiting:
+        emptiest = min(fleet, key=lambda gpu: len(gpu.ends))
+        if len(emptiest.ends) == emptiest.measured.places:
+            return
+        emptiest.until(now)
+        heapq.heappush(emptiest.ends, (emptiest.done + 1, waiting.popleft()))
+
+
+def table(dollars_per_gpu_hour: float = 3.0) -> str:
+    """Simulate every fleet under every load; the line under the table says where Redis' core ends."""
+    on = measured()
+    redis_share = on.capacity * on.redis_ms / 1_000
+    rows = []
+    for gpus in _GPUS:
+        times = (simulate(gpus, load, on) for load in _LOADS)
+        told = " | ".join(f"{t[len(t) // 2]:.1f}, {t[int(len(t) * 0.95)]:.1f} s" for t in times)
+        rows.append(f"| {gpus} | {gpus * on.capacity * _PLANNED:.0f} | {told} | {gpus * redis_share * _PLANNED:.0%} |")
+    thousand = dollars_per_gpu_hour / 3_600 / on.capacity * 1_000
+    heads = " | ".join(f"at {load:.0%} load" for load in _LOADS)
+    return "\n".join(
+        [
+            f"| GPUs | pages/s at {_PLANNED:.0%} | {heads} | Redis' core at {_PLANNED:.0%} |",
+            "|---" * (len(_LOADS) + 3) + "|",
+            *rows,
+            "",
+            "Seconds from POST to end, median and 95th percentile. "
+            f"$ {thousand / _PLANNED:.2f} for 1 000 pages "
+            f"at {_PLANNED:.0%} load and $ {dollars_per_gpu_hour:.2f} a GPU-hour. "
+            f"One Redis, {_MOST_BUSY:.0%} busy, carries {int(_MOST_BUSY / (_PLANNED * redis_share))} GPUs.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.simulate")
+    parser.add_argument("--dollars-per-gpu-hour", type=float, default=3.0)
+    print(table(parser.parse_args().dollars_per_gpu_hour))
