@@ -108,7 +108,7 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
 
 
 def side_workers(settings: Settings) -> int:
-    """How many processes prepare jobs: one core cuts about five clips of 30 s, or ten pages, a second."""
+    """How many processes prepare jobs: one core cuts about twelve clips of 30 s, or ten pages, a second."""
     return settings.side_workers or max(1, min(_MOST_SIDE_WORKERS, (os.cpu_count() or 1) // 4))
 
 
