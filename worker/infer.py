@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from phi4.blobs import Blobs
-from phi4.errors import Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
+from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
 from phi4.job import PRIORITIES, Job, Unit, error_json
 from phi4.params import AsrParams, ChatParams, ChatPart, OcrParams, VqaParams
 from phi4.store import Piece
@@ -41,12 +41,13 @@ class Infer:
     def run(self, held: Held) -> Outcome | None:
         """Answer one part; None when it is to be tried again.
 
-        Raises `Cancelled` when the part was told to stop, `EngineDead` when the engine can do nothing more.
+        Raises `Cancelled` when the part was told to stop, `EngineDead` when the engine can do nothing more, and
+        `BlobsUnavailable` when its files cannot be reached, which is no fault of the part.
         """
         part = held.unit
         try:
             return self._answer(held)
-        except (Cancelled, EngineDead, LeaseLost):
+        except (BlobsUnavailable, Cancelled, EngineDead, LeaseLost):
             raise
         except Phi4Error as error:
             if error.retryable and part.tries + 1 < self._part_tries:

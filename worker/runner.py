@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from phi4.errors import Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
+from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
 from phi4.job import Status, Unit
 from phi4.log import log
 from phi4.queue import Tickets
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 #: A finished part is worth waiting for Redis this long; after that its lease is gone and it runs again.
 _REPORT_FOR_S = 60.0
+#: A unit whose files cannot be reached is tried again after this long, for as long as its job may take.
+_BLOBS_AWAY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class Runner:
         except Cancelled:
             outcome = "stopped"
             self._put_back(unit, counts=False)
+        except BlobsUnavailable:
+            # It says nothing of the job: no try is counted, and no queue runs empty over it either.
+            outcome = "retried"
+            held.stopped.wait(_BLOBS_AWAY_S)
+            self._put_back(unit, counts=False)
         except LeaseLost:
             outcome = "lost"
         except EngineDead:
@@ -95,7 +102,7 @@ class Runner:
         unit = held.unit
         try:
             finish = self.prepare.run(held)
-        except (Cancelled, LeaseLost):
+        except (BlobsUnavailable, Cancelled, LeaseLost):
             raise
         except Phi4Error as error:
             if error.retryable and unit.tries + 1 < self.prepare.tries:
@@ -132,11 +139,13 @@ class Runner:
                 self._finish(finish)
             except LeaseLost:
                 return
+            except BlobsUnavailable:
+                self._put_back(finish, counts=False)
 
     def _finish(self, unit: Unit) -> str:
         try:
             self._persist(lambda: self.finish.run(unit))
-        except LeaseLost:
+        except (BlobsUnavailable, LeaseLost):
             raise
         except Phi4Error as error:
             self.finish.fail(unit, error)
@@ -162,12 +171,12 @@ class Runner:
             self.tickets.wake("webhooks")
 
     def _persist(self, step: Callable[[], _T]) -> _T:
-        """Repeat a step while Redis is away, for a while."""
+        """Repeat a step while Redis or the blob store is away, for a while. Raises `LeaseLost`, `BlobsUnavailable`."""
         ends = time.monotonic() + _REPORT_FOR_S
         while True:
             try:
                 return step()
-            except StoreUnavailable:
+            except (BlobsUnavailable, StoreUnavailable) as error:
                 if time.monotonic() > ends:
-                    raise LeaseLost from None
+                    raise (error if isinstance(error, BlobsUnavailable) else LeaseLost()) from None
                 time.sleep(0.5)
