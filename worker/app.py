@@ -202,7 +202,7 @@ class Worker:
             every=settings.reap_seconds,
             max_deaths=settings.max_deaths,
         )
-        return [reaper, webhooks]
+        return [reaper, webhooks] if "webhooks" in self.queues else [reaper]
 
     def _enter(self, stage: str) -> None:
         self.stage = stage

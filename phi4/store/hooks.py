@@ -10,6 +10,7 @@ from typing import Literal, cast
 import redis
 from ulid import ULID
 
+from phi4 import records
 from phi4.errors import DeliveryUnderWay, NotFound
 from phi4.store.keys import key
 from phi4.store.scripts import Scripts
@@ -115,5 +116,5 @@ def _delivery(hook: Hook, outcome: str, due_ms: int, *, told: list[str]) -> Deli
         hook=hook,
         state=state,
         due_ms=due_ms if state == "pending" else 0,
-        tries=tuple(Try(**json.loads(text)) for text in told),
+        tries=tuple(records.read(Try, json.loads(text)) for text in told),
     )
