@@ -16,6 +16,8 @@ from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
 HookOutcome = Literal["delivered", "retry", "gone", "given_up"]
+#: Receivers that are counted, those due first.
+_MOST_RECEIVERS = 1_000
 DeliveryState = Literal["pending", "delivered", "gone", "given_up"]
 
 
@@ -103,6 +105,11 @@ class Hooks:
                     case "ok":
                         return next(d for d in self.deliveries(job_id) if d.hook.id == delivery_id)
         raise NotFound(f"The job has no delivery {delivery_id!r}.")
+
+    def waiting(self) -> dict[str, int]:
+        """Count the deliveries that are `due`, wait for a `later` try, or are `sent` right now."""
+        counts = cast(list[int], self._scripts.run("hooks_waiting", _MOST_RECEIVERS))
+        return dict(zip(("due", "later", "sent"), counts, strict=True))
 
     def outcomes(self) -> dict[str, int]:
         """Count the tries of all deliveries by what came of them."""
