@@ -252,6 +252,7 @@ class Unit:
     tries: int = 0
     suspect: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)
+    waited_ms: int = 0  #: in its queue, by Redis' clock
 
     @property
     def is_part(self) -> bool:

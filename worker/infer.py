@@ -21,6 +21,7 @@ from phi4.job import PRIORITIES, Job, Unit, error_json
 from phi4.params import AsrParams, ChatParams, ChatPart, OcrParams, VqaParams
 from phi4.store import Piece
 from phi4.store.work import Outcome
+from phi4.tracing import OFF, Tracing
 from worker.deltas import Deltas
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.in_flight import Held
@@ -32,11 +33,14 @@ _log = logging.getLogger(__name__)
 class Infer:
     """Parts of jobs, answered by one engine."""
 
-    def __init__(self, blobs: Blobs, engine: Engine, deltas: Deltas, *, part_tries: int) -> None:
+    def __init__(
+        self, blobs: Blobs, engine: Engine, deltas: Deltas, *, part_tries: int, tracing: Tracing = OFF
+    ) -> None:
         self._blobs = blobs
         self._engine = engine
         self._deltas = deltas
         self._part_tries = part_tries
+        self._tracing = tracing
 
     def run(self, held: Held) -> Outcome | None:
         """Answer one part; None when it is to be tried again.
@@ -87,9 +91,19 @@ class Infer:
             cancelled=held.stopped,
         )
         try:
-            return self._engine.run(task, call), self._deltas.rest(telling)
+            return self._traced(held, task, call), self._deltas.rest(telling)
         finally:
             self._deltas.drop(telling)
+
+    def _traced(self, held: Held, task: Task, call: Call) -> Answer:
+        about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._engine.model}
+        with self._tracing.step(f"engine {self._engine.name}", above=held.traceparent, attributes=about) as span:
+            answer = self._engine.run(task, call)
+            span.note(
+                gen_ai__usage__input_tokens=answer.prompt_tokens,
+                gen_ai__usage__output_tokens=answer.completion_tokens,
+            )
+            return answer
 
     def _keep(self, part: Unit, answer: Answer) -> str:
         """Store an answer; its key carries the attempt's token, so that a late attempt cannot overwrite it."""

@@ -54,9 +54,9 @@ class Work:
         reply = self._scripts.run("claim", queue, worker, lease_ms, RECORD_VERSION)
         if not reply:
             return None
-        _, name, token, tries, suspect, spec, record = reply
+        _, name, token, tries, suspect, spec, waited, record = reply
         job = Job.from_record(dict(zip(record[::2], record[1::2], strict=True)))
-        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"))
+        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"), int(waited or 0))
 
     def plan(
         self,
