@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import promql_parser
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.embedded import free_port
 from tests.conftest import ROOT, Service, eventually
+from tests.promql import figures
 from tests.vllm_figures import VLLM_FIGURES
 
 DEPLOY = ROOT / "deploy"
@@ -31,21 +31,6 @@ def shown() -> list[str]:
     """Every expression of the dashboard."""
     panels = [t["expr"] for p in DASHBOARD["panels"] for t in p.get("targets", [])]
     return panels + [a["expr"] for a in DASHBOARD["annotations"]["list"]]
-
-
-def figures(expression: str) -> set[str]:
-    """The figures that an expression reads. Raises `ValueError` when it is not PromQL."""
-    found: set[str] = set()
-
-    def note(node: Any) -> bool:
-        if isinstance(node, promql_parser.VectorSelector):
-            found.add(node.name)
-        elif isinstance(node, promql_parser.MatrixSelector):
-            found.add(node.vector_selector.name)
-        return True
-
-    promql_parser.walk(promql_parser.parse(expression), note)
-    return found
 
 
 def served_by(port: int | str) -> set[str]:
@@ -84,7 +69,7 @@ def _answers(port: str) -> bool:
 
 def test_every_figure_that_is_named_is_served(served: set[str]) -> None:
     """By the API, a worker, vLLM (tests/test_vllm_worker.py looks at its own) or Prometheus."""
-    named = set().union(*(figures(e) for e in [*shown(), *(rule["expr"] for rule in ALERTS)]))
+    named = set[str]().union(*(figures(e) for e in [*shown(), *(rule["expr"] for rule in ALERTS)]))
 
     assert len(named) > 20
     assert named - served - VLLM_FIGURES - ITS_OWN == set()
