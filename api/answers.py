@@ -14,9 +14,9 @@ from api import body
 from api.auth import caller
 from api.body import Upload
 from api.events import has_left
-from api.jobs import traceparent
 from api.schemas import JobRequest
 from api.services import Services
+from api.tracing import traceparent
 from phi4.errors import (
     Cancelled,
     NoWorkerForType,

@@ -9,11 +9,26 @@ from flask import Flask, Response, g, request
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from api import auth, console, deliveries, docs, events, health, jobs, metrics, mistral, openai, problems, rate_limits
+from api import (
+    auth,
+    console,
+    deliveries,
+    docs,
+    events,
+    health,
+    jobs,
+    metrics,
+    mistral,
+    openai,
+    problems,
+    rate_limits,
+    tracing,
+)
 from api.openai import errors as openai_errors
 from api.services import Services
 from phi4.job import new_id
 from phi4.settings import Settings
+from phi4.tracing import start
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: What scripts on other pages may read of an answer, beside its body.
@@ -39,6 +54,7 @@ def create_app(settings: Settings, closing: threading.Event | None = None) -> Fl
     problems.install(app, _SHAPES)
     _name_requests(app)
     metrics.install(app, settings, services.store)
+    tracing.install(app, start(settings, "phi4-api"))
     auth.install(app, settings, services.store.access)
     rate_limits.install(app, rate_limits.RateLimits(settings.redis_url, services.store))
     _stand_behind_proxies(app, settings.trusted_proxies)

@@ -12,6 +12,7 @@ from api import body, formats
 from api.auth import caller
 from api.problems import invalid
 from api.services import Services
+from api.tracing import traceparent
 from api.views import page_of
 from phi4.errors import Cancelled, Expired, Forbidden, MalformedRequest
 from phi4.job import Job, Status
@@ -22,7 +23,6 @@ _log = logging.getLogger(__name__)
 #: The longest a request may wait for a job.
 _MOST_WAIT_S = 60
 _WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _RETRY_AFTER_S = 1
 
 
@@ -152,12 +152,6 @@ def _idempotency_key() -> str:
     if len(value) > 255:
         raise MalformedRequest("Idempotency-Key: at most 255 characters.")
     return value
-
-
-def traceparent() -> str:
-    """Take the W3C trace context; a malformed one is as good as none, as the standard has it."""
-    value = request.headers.get("traceparent", "")
-    return value if _TRACEPARENT.fullmatch(value) else ""
 
 
 def _owner_argument() -> str:

@@ -331,6 +331,19 @@ class StoreUnavailable(ServiceError):
     code = "store_unavailable"
 
 
+class BlobsUnavailable(ServiceError):
+    """The blob store does not answer; try again in a moment."""
+
+    code = "blobs_unavailable"
+
+
+class UnsuitableBlobs(ServiceError):
+    """The blob store cannot be used."""
+
+    code = "unsuitable_blobs"
+    retryable = False
+
+
 class StorageFull(ServiceError):
     """No room is left to keep inputs and results; try again later."""
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from ulid import ULID
 
+from phi4 import records
 from phi4.errors import Phi4Error
 from phi4.params import JobType, modality
 
@@ -74,7 +75,7 @@ class Input:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Input:
         """Read what `to_json` wrote."""
-        return cls(**fields)
+        return records.read(cls, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ class Unit:
     tries: int = 0
     suspect: bool = False
     spec: Mapping[str, Any] = field(default_factory=dict)
+    waited_ms: int = 0  #: in its queue, by Redis' clock
 
     @property
     def is_part(self) -> bool:

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     webhook_seconds: float = Field(15.0, gt=0)
     webhooks_per_host: int = Field(4, ge=1)  #: deliveries to one host and port at once, in all workers together
 
+    otlp_endpoint: str = Field("", validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))  #: "" traces nothing
+
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -21,6 +21,7 @@ from phi4.store import Store
 from tests.tiny_phi4 import PLUGIN, environment
 
 if TYPE_CHECKING:
+    from tests.s3 import S3
     from worker.engines.vllm import VllmEngine
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +218,15 @@ def vllm_engine(tiny_phi4: Path) -> Iterator[VllmEngine]:
     engine.start(lambda _: None)
     yield engine
     engine.stop()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real server that speaks S3; take a path of your own in its bucket."""
+    from tests.s3 import s3_server
+
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture

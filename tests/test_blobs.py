@@ -15,15 +15,21 @@ import pytest
 from phi4.blobs import Blobs
 from phi4.errors import BlobMissing, BlobTampered, StorageFull
 from tests.conftest import ROOT
+from tests.s3 import BUCKET, S3
 
 KEY = "job_01abc/input-0"
 DATA = bytes(range(256)) * 5_000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-@pytest.fixture(params=["file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place for blobs: a local folder, and one that is not local."""
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place for blobs: a local folder, and two that are not local."""
+    if request.param == "s3":
+        server: S3 = request.getfixturevalue("s3")
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        return f"s3://{BUCKET}/{uuid.uuid4()}"
     return f"file://{tmp_path}/blobs" if request.param == "file" else f"memory://{uuid.uuid4()}/blobs"
 
 

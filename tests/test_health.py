@@ -98,7 +98,7 @@ def test_a_service_may_refuse_what_nobody_serves(no_workers: Service) -> None:
 
 def test_metrics_count_jobs_requests_and_workers(service: Service) -> None:
     """The figures move with what happens."""
-    ended = 'phi4_jobs_ended{status="completed",type="ocr"}'
+    ended = 'phi4_jobs_ended_total{status="completed",type="ocr"}'
     posted = 'phi4_http_requests_total{method="POST",route="/v1/jobs",status="202"}'
     before = metrics(service)
 

@@ -15,9 +15,12 @@ import httpx
 import psutil
 import pytest
 from httpx_sse import EventSource
+from prometheus_client.parser import text_string_to_metric_families
 
+from cli.embedded import free_port
 from phi4.store import Store
 from tests.conftest import ROOT, Service, eventually, make_service, pdf, png
+from tests.vllm_figures import VLLM_FIGURES
 from tests.vllm_on_cpu import LASTING, exactly, worker_environment
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
@@ -33,7 +36,7 @@ def start_worker(service: Service) -> subprocess.Popen[bytes]:
     with (service.data_dir / "infer.log").open("ab") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "worker", "infer"],
-            env=service.env | {"PHI4_METRICS_PORT": "0", "PHI4_ENGINE": "vllm"},
+            env=service.env | {"PHI4_METRICS_PORT": service.env["WORKER_METRICS_PORT"], "PHI4_ENGINE": "vllm"},
             cwd=ROOT,
             stdout=log,
             stderr=log,
@@ -75,7 +78,8 @@ def vllm_service(valkey: str, tiny_phi4: Path, tmp_path_factory: pytest.TempPath
     """API, side worker and a vLLM worker; a test that ends the worker starts another."""
     url = valkey.removesuffix("/0") + "/9"
     Store.at(url).client.flushdb()
-    service = make_service(url, tmp_path_factory.mktemp("vllm"), **worker_environment(tiny_phi4))
+    own = {"WORKER_METRICS_PORT": str(free_port())}
+    service = make_service(url, tmp_path_factory.mktemp("vllm"), **worker_environment(tiny_phi4), **own)
     try:
         service.start("api", "api")
         service.start("side", "worker", "side", PHI4_METRICS_PORT="0")
@@ -122,6 +126,29 @@ def test_every_type_of_job_completes(vllm_service: Service) -> None:
     assert isinstance(vqa["result"]["data"]["total"], int)
     assert asr["result"]["segments"][-1]["end"] <= asr["result"]["duration"]
     assert all(j["usage"]["completion_tokens"] > 0 for j in (ocr, vqa, asr))
+
+
+def test_vllms_own_figures_are_served_beside_the_workers(vllm_service: Service) -> None:
+    """Those that the dashboard shows, and they count what a job made."""
+    wrote = "vllm:generation_tokens_total"
+    before = figures(vllm_service)
+    job = vllm_service.submit("ocr", png(), params=json.dumps({"max_tokens": 12})).json()
+    used = vllm_service.ended(job["id"], seconds=60)["usage"]["completion_tokens"]
+    counted = eventually(lambda: (n := figures(vllm_service)[wrote] - before[wrote]) > 0 and n, what="vLLM's count")
+
+    assert set(before) >= VLLM_FIGURES
+    assert counted >= used
+    assert figures(vllm_service)["phi4_parts_total"] > before.get("phi4_parts_total", 0)
+
+
+def figures(service: Service) -> dict[str, float]:
+    """What the worker serves, summed over labels."""
+    text = httpx.get(f"http://127.0.0.1:{service.env['WORKER_METRICS_PORT']}/metrics").raise_for_status().text
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
 
 
 def test_a_question_longer_than_the_context_fails_the_job(vllm_service: Service) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
+from phi4 import tracing
 from phi4.blobs import Blobs
 from phi4.errors import EngineDead, Phi4Error
 from phi4.job import INFER_QUEUES, SIDE_QUEUES, new_id
@@ -57,6 +58,7 @@ class Worker:
         self.engine: Engine | None = None
         self.exit_code = 0
         self._leaving: threading.Thread | None = None
+        self.tracing = tracing.start(settings, f"phi4-worker-{role}")
         self.celery: Celery = celery_app(settings.redis_url)
         self.store = Store.at(settings.redis_url, allow_evicting=settings.allow_evicting_redis)
         self.blobs = Blobs(settings.blobs_url, min_free_bytes=settings.min_free_disk_mb << 20)
@@ -135,11 +137,15 @@ class Worker:
             in_flight=self.in_flight,
             finish=Finish(self.store, self.blobs),
             prepare=Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name),
-            infer=Infer(self.blobs, self.engine, self.deltas, part_tries=settings.part_tries) if self.engine else None,
+            infer=self._infer(self.engine) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,
             gate=Gate(),
+            tracing=self.tracing,
         )
+
+    def _infer(self, engine: Engine) -> Infer:
+        return Infer(self.blobs, engine, self.deltas, part_tries=self.settings.part_tries, tracing=self.tracing)
 
     def run(self) -> int:
         """Serve until SIGTERM; returns the exit code."""
@@ -193,6 +199,7 @@ class Worker:
             secrets=settings.webhook_secrets,
             seconds=settings.webhook_seconds,
             per_host=settings.webhooks_per_host,
+            tracing=self.tracing,
         )
         reaper = Reaper(
             self.store,
@@ -202,7 +209,7 @@ class Worker:
             every=settings.reap_seconds,
             max_deaths=settings.max_deaths,
         )
-        return [reaper, webhooks]
+        return [reaper, webhooks] if "webhooks" in self.queues else [reaper]
 
     def _enter(self, stage: str) -> None:
         self.stage = stage

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from phi4 import results
 from phi4.blobs import Blobs
-from phi4.errors import AllPartsFailed, Phi4Error
+from phi4.errors import AllPartsFailed, BlobsUnavailable, Phi4Error
 from phi4.job import Job, Part, Unit, error_json
+from phi4.log import log
 from phi4.store import Store
+
+_log = logging.getLogger(__name__)
+#: Seconds between the tries to erase a finished job's files while the blob store is away.
+_ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Finish:
@@ -38,7 +45,16 @@ class Finish:
         self.clean_up(unit.job)
 
     def clean_up(self, job: Job) -> None:
-        """Drop what only the making of the result needed."""
+        """Drop what only the making of the result needed; the job has ended, whatever becomes of that."""
+        for wait in _ERASE_WAITS:
+            try:
+                self._erase(job)
+                return
+            except BlobsUnavailable:
+                time.sleep(wait)
+        log(_log, "blobs stay until the job expires", level=logging.WARNING, **job.log_context())
+
+    def _erase(self, job: Job) -> None:
         self._blobs.delete_folder(job.scratch)
         if job.input_retention == "until_done":
             for one in job.inputs:

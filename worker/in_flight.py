@@ -26,6 +26,7 @@ class Held:
     unit: Unit
     stopped: threading.Event = field(default_factory=threading.Event)
     stopped_at: float = math.inf
+    traceparent: str = ""  #: names its span for the steps below
 
     def stop(self) -> None:
         """Ask it to stop."""

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from phi4.blobs import Blobs
-from phi4.errors import Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
+from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, EngineError, LeaseLost, Phi4Error
 from phi4.job import PRIORITIES, Job, Unit, error_json
 from phi4.params import AsrParams, ChatParams, ChatPart, OcrParams, VqaParams
 from phi4.store import Piece
 from phi4.store.work import Outcome
+from phi4.tracing import OFF, Tracing
 from worker.deltas import Deltas
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.in_flight import Held
@@ -32,21 +33,25 @@ _log = logging.getLogger(__name__)
 class Infer:
     """Parts of jobs, answered by one engine."""
 
-    def __init__(self, blobs: Blobs, engine: Engine, deltas: Deltas, *, part_tries: int) -> None:
+    def __init__(
+        self, blobs: Blobs, engine: Engine, deltas: Deltas, *, part_tries: int, tracing: Tracing = OFF
+    ) -> None:
         self._blobs = blobs
         self._engine = engine
         self._deltas = deltas
         self._part_tries = part_tries
+        self._tracing = tracing
 
     def run(self, held: Held) -> Outcome | None:
         """Answer one part; None when it is to be tried again.
 
-        Raises `Cancelled` when the part was told to stop, `EngineDead` when the engine can do nothing more.
+        Raises `Cancelled` when the part was told to stop, `EngineDead` when the engine can do nothing more, and
+        `BlobsUnavailable` when its files cannot be reached, which is no fault of the part.
         """
         part = held.unit
         try:
             return self._answer(held)
-        except (Cancelled, EngineDead, LeaseLost):
+        except (BlobsUnavailable, Cancelled, EngineDead, LeaseLost):
             raise
         except Phi4Error as error:
             if error.retryable and part.tries + 1 < self._part_tries:
@@ -86,9 +91,19 @@ class Infer:
             cancelled=held.stopped,
         )
         try:
-            return self._engine.run(task, call), self._deltas.rest(telling)
+            return self._traced(held, task, call), self._deltas.rest(telling)
         finally:
             self._deltas.drop(telling)
+
+    def _traced(self, held: Held, task: Task, call: Call) -> Answer:
+        about = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._engine.model}
+        with self._tracing.step(f"engine {self._engine.name}", above=held.traceparent, attributes=about) as span:
+            answer = self._engine.run(task, call)
+            span.note(
+                gen_ai__usage__input_tokens=answer.prompt_tokens,
+                gen_ai__usage__output_tokens=answer.completion_tokens,
+            )
+            return answer
 
     def _keep(self, part: Unit, answer: Answer) -> str:
         """Store an answer; its key carries the attempt's token, so that a late attempt cannot overwrite it."""

@@ -18,6 +18,7 @@ from PIL.Image import Image
 
 from phi4.blobs import Blobs
 from phi4.errors import (
+    BlobsUnavailable,
     Cancelled,
     EmptyInput,
     InputError,
@@ -102,7 +103,7 @@ class Prepare:
         try:
             self._tickets.wake(self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
             self._blobs.delete_folder(unit.job.scratch)
-        except LeaseLost:
+        except (BlobsUnavailable, LeaseLost):
             return
 
     # -- inputs

@@ -9,7 +9,7 @@ import time
 from ulid import ULID
 
 from phi4.blobs import Blobs
-from phi4.errors import Phi4Error
+from phi4.errors import BlobsUnavailable, Phi4Error
 from phi4.job import Status
 from phi4.log import log
 from phi4.queue import Tickets
@@ -60,7 +60,7 @@ class Reaper:
             log(_log, "job past its deadline", job=job)
         for job in reaped.expired:
             metrics.REAPED.labels("expired").inc()
-            self._blobs.delete_folder(job)
+            self._erase(job)
             log(_log, "job expired", job=job)
         self._send_missing_tickets()
         if reaped.stopped or reaped.expired:
@@ -73,6 +73,12 @@ class Reaper:
         for folder in gone:
             self._blobs.delete_folder(folder)
         return len(gone)
+
+    def _erase(self, job: str) -> None:
+        try:
+            self._blobs.delete_folder(job)
+        except BlobsUnavailable as error:
+            log(_log, "blobs left to the sweep", level=logging.WARNING, job=job, error=error.message)
 
     def _is_over(self, job_id: str) -> bool:
         job = self._store.jobs.find(job_id)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from phi4.errors import Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
+from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
 from phi4.job import Status, Unit
 from phi4.log import log
 from phi4.queue import Tickets
 from phi4.store import Store
+from phi4.tracing import OFF, Span, Tracing
 from worker import metrics
 from worker.finish import Finish
 from worker.gate import Gate
@@ -24,6 +26,10 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 #: A finished part is worth waiting for Redis this long; after that its lease is gone and it runs again.
 _REPORT_FOR_S = 60.0
+#: A unit whose files cannot be reached is tried again after this long, for as long as its job may take.
+_BLOBS_AWAY_S = 2.0
+#: Outcomes that are no failure of the unit: its own end, a wish of the job's owner, or another try.
+_WELL = ("done", "completed", "stopped", "retried", "deleted", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Runner:
     on_engine_dead: Callable[[], None]
     lease_ms: int
     gate: Gate
+    tracing: Tracing = OFF
 
     def work(self, queue: str) -> bool:
         """Take the next unit of a queue and run it; False when there was none."""
@@ -61,12 +68,39 @@ class Runner:
 
     def _run(self, held: Held) -> None:
         unit, began = held.unit, time.monotonic()
+        kind = "part" if unit.is_part else unit.name
+        with self._span(unit, kind) as span:
+            held.traceparent = span.traceparent
+            outcome = self._outcome(held)
+            span.note(phi4__outcome=outcome)
+            if outcome not in _WELL:
+                span.fail(outcome)
+        seconds = time.monotonic() - began
+        metrics.PARTS.labels(unit.job.type, kind, outcome).inc()
+        metrics.PART_SECONDS.labels(unit.job.type, kind).observe(seconds)
+        log(_log, f"{kind} {outcome}", unit=unit.name, ms=int(seconds * 1000), **unit.job.log_context())
+
+    def _span(self, unit: Unit, kind: str) -> AbstractContextManager[Span]:
+        """Tell of the unit's wait, and hold its own step, both below the request that made the job."""
+        above = unit.job.traceparent
+        about = {"phi4.job": unit.job.id, "phi4.type": unit.job.type, "phi4.unit": unit.name}
+        if unit.waited_ms:
+            self.tracing.waited(f"queue {kind}", above=above, seconds=unit.waited_ms / 1000, attributes=about)
+        return self.tracing.step(kind, above=above, kind="consumer", attributes=about)
+
+    def _outcome(self, held: Held) -> str:
+        unit = held.unit
         try:
             if unit.suspect:
                 self.store.work.runs_alone(unit)
             outcome = self._run_kind(held)
         except Cancelled:
             outcome = "stopped"
+            self._put_back(unit, counts=False)
+        except BlobsUnavailable:
+            # It says nothing of the job: no try is counted, and no queue runs empty over it either.
+            outcome = "retried"
+            held.stopped.wait(_BLOBS_AWAY_S)
             self._put_back(unit, counts=False)
         except LeaseLost:
             outcome = "lost"
@@ -77,11 +111,7 @@ class Runner:
         except Phi4Error as error:
             # Its lease runs out, and the reaper gives it to somebody else.
             outcome = error.code
-        kind = "part" if unit.is_part else unit.name
-        seconds = time.monotonic() - began
-        metrics.PARTS.labels(unit.job.type, kind, outcome).inc()
-        metrics.PART_SECONDS.labels(unit.job.type, kind).observe(seconds)
-        log(_log, f"{kind} {outcome}", unit=unit.name, ms=int(seconds * 1000), **unit.job.log_context())
+        return outcome
 
     def _run_kind(self, held: Held) -> str:
         match held.unit.name:
@@ -95,7 +125,7 @@ class Runner:
         unit = held.unit
         try:
             finish = self.prepare.run(held)
-        except (Cancelled, LeaseLost):
+        except (BlobsUnavailable, Cancelled, LeaseLost):
             raise
         except Phi4Error as error:
             if error.retryable and unit.tries + 1 < self.prepare.tries:
@@ -127,16 +157,18 @@ class Runner:
 
     def _hand_on(self, finish: Unit) -> None:
         """Finish the job at once, under a lease of its own."""
-        with self.in_flight.holding(finish):
+        with self.in_flight.holding(finish), self._span(finish, "finish"):
             try:
                 self._finish(finish)
             except LeaseLost:
                 return
+            except BlobsUnavailable:
+                self._put_back(finish, counts=False)
 
     def _finish(self, unit: Unit) -> str:
         try:
             self._persist(lambda: self.finish.run(unit))
-        except LeaseLost:
+        except (BlobsUnavailable, LeaseLost):
             raise
         except Phi4Error as error:
             self.finish.fail(unit, error)
@@ -162,12 +194,12 @@ class Runner:
             self.tickets.wake("webhooks")
 
     def _persist(self, step: Callable[[], _T]) -> _T:
-        """Repeat a step while Redis is away, for a while."""
+        """Repeat a step while Redis or the blob store is away, for a while. Raises `LeaseLost`, `BlobsUnavailable`."""
         ends = time.monotonic() + _REPORT_FOR_S
         while True:
             try:
                 return step()
-            except StoreUnavailable:
+            except (BlobsUnavailable, StoreUnavailable) as error:
                 if time.monotonic() > ends:
-                    raise LeaseLost from None
+                    raise (error if isinstance(error, BlobsUnavailable) else LeaseLost()) from None
                 time.sleep(0.5)

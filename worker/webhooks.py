@@ -20,6 +20,7 @@ from phi4.job import Job, Status
 from phi4.log import log
 from phi4.store import LOCAL, Hook, Store
 from phi4.store.hooks import HookOutcome
+from phi4.tracing import OFF, Tracing
 from worker import metrics
 from worker.outgoing import Outgoing
 
@@ -45,6 +46,7 @@ class Webhooks:
         secrets: Sequence[str],
         seconds: float,
         per_host: int,
+        tracing: Tracing = OFF,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -52,6 +54,7 @@ class Webhooks:
         self._secrets_of_local = secrets
         self._seconds = seconds
         self._per_host = per_host
+        self._tracing = tracing
         self._wake = threading.Event()
         self._end = threading.Event()
         self._free = threading.Semaphore(_MOST_AT_ONCE)
@@ -139,12 +142,19 @@ class Webhooks:
         body = _body(self.envelope(hook, job))
         headers = sign(secrets, hook.id, body.decode(), at_ms=self._store.now_ms())
         headers["Content-Type"] = "application/json"
-        if job.traceparent:
-            headers["traceparent"] = job.traceparent
+        about = {"phi4.job": job.id, "phi4.event": hook.event, "http.request.method": "POST"}
+        with self._tracing.step("webhook", above=job.traceparent, kind="client", attributes=about) as span:
+            outcome, answer = self._send(hook.url, body, headers, span.traceparent)
+            span.note(phi4__outcome=outcome, phi4__answer=answer)
+            if outcome != "delivered":
+                span.fail(answer)
+        return outcome, answer
+
+    def _send(self, url: str, body: bytes, headers: dict[str, str], traceparent: str) -> tuple[HookOutcome, str]:
+        if traceparent:
+            headers = headers | {"traceparent": traceparent}
         try:
-            with self._outgoing.request(
-                "POST", hook.url, seconds=self._seconds, data=body, headers=headers
-            ) as response:
+            with self._outgoing.request("POST", url, seconds=self._seconds, data=body, headers=headers) as response:
                 return _outcome(response.status_code), str(response.status_code)
         except InputError as error:
             return "retry", error.message

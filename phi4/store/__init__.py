@@ -57,6 +57,11 @@ class Store:
         seconds, microseconds = self.client.time()
         return seconds * 1000 + microseconds // 1000
 
+    def memory(self) -> tuple[int, int]:
+        """Tell how many bytes Redis uses, and how many it may: its `maxmemory`, or else the machine's memory."""
+        info = self.client.info("memory")
+        return int(info["used_memory"]), int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+
     @classmethod
     def at(cls, url: str, *, allow_evicting: bool = False) -> Store:
         """Connect, and refuse a server that cannot keep jobs. Raises `StoreUnavailable`, `UnsuitableRedis`."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import redis
 
+from phi4 import records
 from phi4.job import Share
 from phi4.params import JobType
 from phi4.store.keys import OLD_SECRET_TTL_S, key
@@ -76,7 +77,7 @@ class Access:
         """Read all keys by id, oldest first; revoked ones too, so that revoking the last one opens nothing."""
         kept = cast(dict[str, str], self._client.hgetall(key("api_keys")))
         revoked = cast(dict[str, str], self._client.hgetall(key("revoked_api_keys"))) if kept else {}
-        read = (ApiKey(**json.loads(text)) for text in kept.values())
+        read = (records.read(ApiKey, json.loads(text)) for text in kept.values())
         known = sorted((replace(k, revoked_ms=int(revoked.get(k.id, 0))) for k in read), key=lambda k: k.created_ms)
         return {k.id: k for k in known}
 

@@ -10,11 +10,14 @@ from typing import Literal, cast
 import redis
 from ulid import ULID
 
+from phi4 import records
 from phi4.errors import DeliveryUnderWay, NotFound
 from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
 HookOutcome = Literal["delivered", "retry", "gone", "given_up"]
+#: Receivers that are counted, those due first.
+_MOST_RECEIVERS = 1_000
 DeliveryState = Literal["pending", "delivered", "gone", "given_up"]
 
 
@@ -103,6 +106,11 @@ class Hooks:
                         return next(d for d in self.deliveries(job_id) if d.hook.id == delivery_id)
         raise NotFound(f"The job has no delivery {delivery_id!r}.")
 
+    def waiting(self) -> dict[str, int]:
+        """Count the deliveries that are `due`, wait for a `later` try, or are `sent` right now."""
+        counts = cast(list[int], self._scripts.run("hooks_waiting", _MOST_RECEIVERS))
+        return dict(zip(("due", "later", "sent"), counts, strict=True))
+
     def outcomes(self) -> dict[str, int]:
         """Count the tries of all deliveries by what came of them."""
         counts = cast(dict[str, str], self._client.hgetall(key("hook_outcomes")))
@@ -115,5 +123,5 @@ def _delivery(hook: Hook, outcome: str, due_ms: int, *, told: list[str]) -> Deli
         hook=hook,
         state=state,
         due_ms=due_ms if state == "pending" else 0,
-        tries=tuple(Try(**json.loads(text)) for text in told),
+        tries=tuple(records.read(Try, json.loads(text)) for text in told),
     )

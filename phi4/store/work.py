@@ -10,12 +10,14 @@ from typing import Any, Literal, cast
 import redis
 
 from phi4.errors import DeadlineExceeded, LeaseLost, WorkerLost
-from phi4.job import RECORD_VERSION, Job, Unit, error_json
+from phi4.job import QUEUES, RECORD_VERSION, Job, Unit, error_json
 from phi4.store.events import Piece
 from phi4.store.keys import key
 from phi4.store.scripts import Scripts
 
 Beat = Literal["ok", "stop", "lost"]
+#: Owners of one queue that are looked at for its oldest unit: for a figure, not for an order.
+_MOST_OWNERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ class Work:
         reply = self._scripts.run("claim", queue, worker, lease_ms, RECORD_VERSION)
         if not reply:
             return None
-        _, name, token, tries, suspect, spec, record = reply
+        _, name, token, tries, suspect, spec, waited, record = reply
         job = Job.from_record(dict(zip(record[::2], record[1::2], strict=True)))
-        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"))
+        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"), int(waited or 0))
 
     def plan(
         self,
@@ -140,6 +142,11 @@ class Work:
         """Count the units that wait, by queue; `held` are parts outside their job's window."""
         counts = cast(dict[str, str], self._client.hgetall(key("backlog")))
         return {queue: int(n) for queue, n in counts.items() if int(n) > 0}
+
+    def oldest(self) -> dict[str, float]:
+        """Tell how long, in seconds, the first unit of each queue has been waiting; 0 where none waits."""
+        ages = self._scripts.run("oldest", _MOST_OWNERS, *QUEUES)
+        return {queue: max(0, int(age)) / 1000 for queue, age in zip(QUEUES, ages, strict=True) if queue != "webhooks"}
 
     def _owned(self, script: str, *arguments: str | bytes | int | float) -> list[Any]:
         reply = cast(list[Any], self._scripts.run(script, *arguments))

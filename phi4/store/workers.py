@@ -8,6 +8,7 @@ from typing import cast
 
 import redis
 
+from phi4 import records
 from phi4.job import INFER_QUEUES
 from phi4.store.keys import WORKER_TTL_S, key
 
@@ -61,4 +62,4 @@ class Workers:
 
 
 def _info(fields: dict[str, object]) -> WorkerInfo:
-    return WorkerInfo(**{**fields, "queues": tuple(cast(list[str], fields["queues"]))})  # type: ignore[arg-type]
+    return records.read(WorkerInfo, {**fields, "queues": tuple(cast(list[str], fields["queues"]))})

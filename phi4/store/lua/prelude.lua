@@ -125,6 +125,7 @@ end
 local function enqueue(job, unit)
   local queue = queue_of(job, unit)
   unit_set(job, unit, 'state', 'ready')
+  unit_set(job, unit, 'ready_ms', now())
   push(queue, redis.call('HGET', k_job(job), 'owner'), job .. '|' .. unit)
   return queue
 end
