@@ -262,6 +262,8 @@ _JOB: Schema = {
         "parts": {"type": "array", "items": {"type": "object"}, "description": "With `include=parts`"},
         "usage": {"type": "object"},
         "timings": {"type": "object", "description": "queued_ms, prepare_ms, run_ms"},
+        "cached": {"const": True, "description": "The result is that of an earlier, equal job of the same owner"},
+        "cached_from": {"type": "string", "description": "That job"},
         "error": {"type": "object", "description": "code, category, message, retryable, phase"},
         "links": {"type": "object"},
     },

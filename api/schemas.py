@@ -67,7 +67,7 @@ class JobRequest(BaseModel):
     cancel_after: int | None = Field(None, ge=1, le=MAX_EXPIRES_S, description="Seconds until the job is cancelled")
     expires_in: int = Field(86_400, ge=60, le=MAX_EXPIRES_S, description="Seconds that input and result are kept")
     input_retention: Literal["until_expiry", "until_done"] = "until_expiry"
-    cache: bool = Field(True, description="Reserved: results are not cached yet")
+    cache: bool = Field(True, description="Whether the result of an earlier, equal job will do")
 
     @field_validator("input", mode="before")
     @classmethod

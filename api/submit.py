@@ -88,6 +88,7 @@ class Submit:
             input_retention=request.input_retention,
             cancel_after=request.cancel_after or 0,
             expires_in=request.expires_in,
+            cache=request.cache,
             window=self._settings.job_window,
             share=caller.share(request.type),
             traceparent=traceparent,

@@ -68,6 +68,8 @@ class Views:
             "timings": timings(job),
             "links": _links(job.id),
         }
+        if job.cached_from:
+            view |= {"cached": True, "cached_from": job.cached_from}
         if job.error:
             view["error"] = dict(job.error)
         return view

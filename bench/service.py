@@ -54,7 +54,8 @@ class Service:
 def running(engine: str, **settings: object) -> Iterator[Service]:
     """Start the service with an engine in an empty folder, and stop it after the block."""
     with tempfile.TemporaryDirectory(prefix="phi4-bench-") as folder:
-        chosen = load(engine=engine, port=free_port(), data_dir=folder, metrics_port=0, log_level="WARNING", **settings)
+        settings |= {"metrics_port": 0, "log_level": "WARNING", "result_cache": False}
+        chosen = load(engine=engine, port=free_port(), data_dir=folder, **settings)
         with prepared(chosen, report=lambda _: None, to_files=True) as local:
             supervising = threading.Thread(target=local.supervisor.run)
             supervising.start()

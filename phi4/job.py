@@ -102,6 +102,7 @@ class NewJob:
     input_retention: Literal["until_expiry", "until_done"] = "until_expiry"
     cancel_after: int = 0
     expires_in: int = 86_400
+    cache: bool = True
     window: int = 32
     share: Share = Share()
     traceparent: str = ""
@@ -123,6 +124,7 @@ class NewJob:
             "webhook_url": self.webhook_url,
             "webhook_events": f" {' '.join(self.webhook_events)} ",
             "input_retention": self.input_retention,
+            "cache": "1" if self.cache else "",
             "queue": self.queue,
             "window": str(self.window),
             "share": self.share.name,
@@ -183,6 +185,8 @@ class Job:
     traceparent: str
     engine: str
     model: str
+    cache: str  #: whether an earlier answer will do, and this one may be given again; '' for no
+    cached_from: str  #: the job whose result this one was given, or ''
 
     @classmethod
     def from_record(cls, record: Mapping[str, str]) -> Job:
@@ -225,7 +229,19 @@ class Job:
         return trace_id(self.traceparent)
 
 
-_TEXTS = ("queue", "share", "stop", "result", "webhook_url", "input_retention", "traceparent", "engine", "model")
+_TEXTS = (
+    "queue",
+    "share",
+    "stop",
+    "result",
+    "webhook_url",
+    "input_retention",
+    "traceparent",
+    "engine",
+    "model",
+    "cache",
+    "cached_from",
+)
 _NUMBERS = (
     "attempts",
     "created_ms",

@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(60.0, ge=0)
     hang_seconds: float = Field(60.0, gt=0)  #: after that, what pays no heed to its stop flag costs the worker
     reject_unserved: bool = False
+    result_cache: bool = True  #: a job that asks what an earlier one of its owner did is given that one's result
 
     # Limits
     max_body_mb: int = Field(200, ge=1)

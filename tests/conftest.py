@@ -175,6 +175,7 @@ def make_service(redis_url: str, data_dir: Path, **env: str) -> Service:
         "PHI4_MIN_FREE_DISK_MB": "0",
         "PHI4_REAP_SECONDS": "0.5",
         "PHI4_LEASE_SECONDS": "3",
+        "PHI4_RESULT_CACHE": "0",  # tests send the same few files again and again
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}

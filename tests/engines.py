@@ -95,6 +95,12 @@ class Scripted:
             raise EngineDead
 
 
+class Other(Scripted):
+    """Another engine, by name."""
+
+    name = "other"
+
+
 class Instant(Scripted):
     """Answers at once, as a benchmark of everything else needs it."""
 

@@ -50,12 +50,12 @@ def test_arrows_run_one_way(room: str) -> None:
 
 
 def test_only_engines_import_inference_libraries() -> None:
-    """No file outside worker/engines/ imports an inference library."""
+    """No file outside worker/engines/ imports an inference library, but for the detector of speech."""
     wrong = [
         str(path.relative_to(ROOT))
         for room in ROOMS
         for path in sources(room)
-        if "engines" not in path.parts and top(imported(path)) & ENGINE_LIBRARIES
+        if "engines" not in path.parts and path.name != "voice.py" and top(imported(path)) & ENGINE_LIBRARIES
     ]
 
     assert wrong == []

@@ -135,6 +135,7 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
     """`variable_of` and the reading of the environment agree, field by field."""
     other = {"str": "x", "int": "77", "float": "77.5", "bool": "true", "Path": "/x"}
     special = {
+        "result_cache": "0",
         "queues": "prepare",
         "redis_url": "rediss://x",
         "serve": "vision",

@@ -25,6 +25,8 @@ from phi4.queue import TASK, Tickets, celery_app
 from phi4.settings import Settings
 from phi4.store import Store, WorkerInfo
 from worker import metrics
+from worker.arrivals import Arrivals
+from worker.cache import ResultCache
 from worker.deltas import Deltas
 from worker.engines.base import Engine
 from worker.engines.choose import create_engine
@@ -130,13 +132,15 @@ class Worker:
     def runner(self) -> Runner:
         """Build what runs units."""
         settings = self.settings
+        arrivals = Arrivals(self.blobs, self.outgoing, settings)
+        finish = Finish(self.store, self.blobs, ResultCache(self.store, settings))
         return Runner(
             name=self.name,
             store=self.store,
             tickets=self.tickets,
             in_flight=self.in_flight,
-            finish=Finish(self.store, self.blobs),
-            prepare=Prepare(self.store, self.blobs, self.tickets, self.outgoing, settings, worker=self.name),
+            finish=finish,
+            prepare=Prepare(self.store, self.blobs, self.tickets, arrivals, finish, settings, worker=self.name),
             infer=self._infer(self.engine) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,

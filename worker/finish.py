@@ -10,10 +10,11 @@ from typing import Any
 
 from phi4 import results
 from phi4.blobs import Blobs
-from phi4.errors import AllPartsFailed, BlobsUnavailable, Phi4Error
-from phi4.job import Job, Part, Unit, error_json
+from phi4.errors import AllPartsFailed, BlobMissing, BlobsUnavailable, Phi4Error
+from phi4.job import Input, Job, Part, Unit, error_json
 from phi4.log import log
 from phi4.store import Store
+from worker.cache import ResultCache
 
 _log = logging.getLogger(__name__)
 #: Seconds between the tries to erase a finished job's files while the blob store is away.
@@ -21,11 +22,12 @@ _ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Finish:
-    """The last step of every job that has parts."""
+    """The last step of every job that has a result."""
 
-    def __init__(self, store: Store, blobs: Blobs) -> None:
+    def __init__(self, store: Store, blobs: Blobs, cache: ResultCache) -> None:
         self._store = store
         self._blobs = blobs
+        self._cache = cache
 
     def run(self, unit: Unit) -> None:
         """Write the result and end the job as completed or failed, or as it was told to stop."""
@@ -37,7 +39,24 @@ class Finish:
             key = f"{job.id}/result-{unit.token}.json"
             self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
         self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
+        if error is None:
+            self._cache.keep(job)
         self.clean_up(job)
+
+    def from_earlier(self, prepare: Unit, inputs: Sequence[Input]) -> bool:
+        """End a job with an earlier one's result, if there is one that answers it; says whether there was."""
+        job = prepare.job
+        earlier = self._cache.find(job, inputs)
+        if earlier is None:
+            return False
+        key = f"{job.id}/result-{prepare.token}.json"
+        try:
+            self._blobs.put(key, self._blobs.get(earlier.result))
+        except BlobMissing:  # the earlier job was deleted in between
+            return False
+        self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs])
+        self.clean_up(job)
+        return True
 
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End the job as failed because its result could not be put together."""

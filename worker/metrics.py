@@ -20,6 +20,7 @@ IN_FLIGHT = Gauge("phi4_in_flight", "Units of work running in this worker")
 ENGINE_READY = Gauge("phi4_engine_ready", "1 when the engine has answered its probe", ["engine"])
 TOKENS = Counter("phi4_tokens_total", "Tokens the engine read and wrote", ["kind"])
 REAPED = Counter("phi4_reaped_total", "Work the reaper dealt with", ["what"])
+CACHE = Counter("phi4_result_cache_total", "Jobs that might have been answered by an earlier one", ["outcome"])
 WEBHOOKS = Counter("phi4_webhook_tries_total", "Webhook deliveries tried", ["outcome"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,24 +19,22 @@ from phi4.blobs import Blobs
 from phi4.errors import (
     BlobsUnavailable,
     Cancelled,
-    EmptyInput,
     InputError,
     LeaseLost,
     NothingHeard,
     Phi4Error,
     ServiceError,
     TooManyPages,
-    UnsupportedMedia,
 )
 from phi4.job import Input, Job, Unit, error_json
-from phi4.media_type import HEAD_BYTES, kinds_for, sniff
 from phi4.params import choose_pages
 from phi4.queue import Tickets
 from phi4.settings import Settings
 from phi4.store import Store
+from worker.arrivals import Arrivals
+from worker.finish import Finish
 from worker.in_flight import Held
 from worker.media import audio, images, pdf
-from worker.outgoing import Outgoing
 
 _log = logging.getLogger(__name__)
 Spec = dict[str, Any]
@@ -65,24 +62,37 @@ class Prepare:
     tries = 3
 
     def __init__(
-        self, store: Store, blobs: Blobs, tickets: Tickets, outgoing: Outgoing, settings: Settings, *, worker: str
+        self,
+        store: Store,
+        blobs: Blobs,
+        tickets: Tickets,
+        arrivals: Arrivals,
+        finish: Finish,
+        settings: Settings,
+        *,
+        worker: str,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._tickets = tickets
-        self._outgoing = outgoing
+        self._arrivals = arrivals
+        self._finish = finish
         self._settings = settings
         self._worker = worker
         self._lease_ms = int(settings.lease_seconds * 1000)
 
     def run(self, held: Held) -> Unit | None:
-        """Add every part of a job; returns its finishing when there was nothing to do for an engine.
+        """Add every part of a job, or end it with an earlier result.
+
+        Returns its finishing when it has parts, and none of them is for an engine.
 
         Raises `InputError` (cannot be worked on), `ServiceError` (may work later), `Cancelled` and `LeaseLost`.
         """
         job = held.unit.job
         try:
-            inputs = [self._at_hand(job, number, one) for number, one in enumerate(job.inputs)]
+            inputs = self._arrivals.at_hand(job)
+            if self._finish.from_earlier(held.unit, inputs):
+                return None
             match job.type:
                 case "ocr":
                     return self._plan_pages(held, inputs)
@@ -105,31 +115,6 @@ class Prepare:
             self._blobs.delete_folder(unit.job.scratch)
         except (BlobsUnavailable, LeaseLost):
             return
-
-    # -- inputs
-
-    def _at_hand(self, job: Job, number: int, one: Input) -> Input:
-        """Fetch an input that is still a URL, and check what it is."""
-        if one.blob:
-            return one
-        key = f"{job.id}/input-{number}"
-        with tempfile.TemporaryFile() as file:
-            settings = self._settings
-            most = settings.max_body_mb << 20
-            self._outgoing.download(one.url, file, most_bytes=most, seconds=settings.fetch_seconds)
-            file.seek(0)
-            head = file.read(HEAD_BYTES)
-            media = sniff(head)
-            if not head:
-                raise EmptyInput("The file behind the URL is empty.")
-            kinds = kinds_for(job.type, job.params, number)
-            if media is None or media.kind not in kinds:
-                raise UnsupportedMedia(
-                    f"The file behind the URL is not of the kind needed here: {', '.join(sorted(kinds))}."
-                )
-            file.seek(0)
-            length, sha256 = self._blobs.put_stream(key, file)
-        return replace(one, blob=key, media_type=media.mime, bytes=length, sha256=sha256)
 
     # -- pages
 

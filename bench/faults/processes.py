@@ -142,6 +142,7 @@ def processes(proxy: Proxy | None = None, *, clocks_move: bool = False, **env: s
             "PHI4_WEBHOOK_SECRET": SECRET,
             "PHI4_ALLOW_HOSTS": "127.0.0.1",
             "PHI4_MIN_FREE_DISK_MB": "0",
+            "PHI4_RESULT_CACHE": "0",
         }
         service = Processes(Path(folder), valkey, own | settings | env, proxy=proxy, clocks_move=clocks_move)
         for name in _MODULES:

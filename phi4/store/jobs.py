@@ -90,6 +90,15 @@ class Jobs:
         record = cast(dict[str, str], self._client.hgetall(key("job", job_id)))
         return Job.from_record(record) if "status" in record else None
 
+    def remember(self, job: Job, question: str) -> None:
+        """Note that a job has the answer to a question of its owner's, for as long as the job is kept."""
+        self._client.set(key("remembered", job.owner, question), job.id, pxat=job.expires_ms)
+
+    def remembered(self, owner: str, question: str) -> Job | None:
+        """Find the job that has the answer to a question of this owner's; it may have been deleted since."""
+        job_id = cast(str | None, self._client.get(key("remembered", owner, question)))
+        return self.find(job_id) if job_id else None
+
     def parts(self, job: Job) -> list[Part]:
         """Read all parts of a job, in order."""
         fields = cast(dict[str, str], self._client.hgetall(key("units", job.id)))

@@ -40,6 +40,7 @@ PATTERNS = {
     "expiries": "phi4:expiries",  # zset: jobs by expiry
     "index": "phi4:index:{}",  # zset per owner: job ids, newest last
     "idempotency": "phi4:idempotency:{}:{}",  # string per owner and key
+    "remembered": "phi4:remembered:{}:{}",  # string per owner and question: the completed job that has the answer
     "workers": "phi4:workers",  # set: worker names
     "worker": "phi4:worker:{}",  # string: what a worker says of itself
     "hook_hosts": "phi4:hook_hosts",  # zset: receivers of webhooks by when they have to be looked at

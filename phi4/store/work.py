@@ -117,6 +117,11 @@ class Work:
         body = json.dumps(error) if error else ""
         return cast(str, self._owned("end_job", unit.job.id, unit.name, unit.token, status, body, result)[1])
 
+    def reuse(self, prepare: Unit, earlier: Job, result: str, inputs: Sequence[Mapping[str, Any]]) -> str:
+        """End the job in its preparation with a copy of an earlier one's result. Returns the queue to wake, or ''."""
+        told = (prepare.job.id, prepare.token, earlier.id, result, json.dumps(inputs))
+        return cast(str, self._owned("reuse", *told)[1])
+
     def runs_alone(self, unit: Unit) -> None:
         """Note that a suspect now runs with nothing beside it."""
         if not self._scripts.run("alone", unit.job.id, unit.name, unit.token):

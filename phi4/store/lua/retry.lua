@@ -13,7 +13,7 @@ for _, field in ipairs(redis.call('HKEYS', k_job(job))) do
   if string.find(field, '^usage%.') then redis.call('HDEL', k_job(job), field) end
 end
 redis.call('HDEL', k_job(job), 'error', 'result', 'stop', 'stop_error', 'engine', 'model', 'preparing_ms', 'prepared_ms',
-  'started_ms', 'ended_ms')
+  'started_ms', 'ended_ms', 'cached_from')
 redis.call('HSET', k_job(job), 'status', 'queued', 'attempts', seen + 1, 'retried_ms', time, 'added', 0, 'admitted', 0,
   'ready', 0, 'running', 0, 'done', 0, 'failed', 0, 'sealed', 0, 'expected', 0)
 -- Tokens go on counting: a worker that was lost in an earlier run must find its token outdated.
