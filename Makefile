@@ -9,12 +9,13 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 VLLM_TESTS := $(wildcard tests/test_vllm_*.py tests/test_transformers_*.py)
 
-.PHONY: help demo up test test-vllm lint bench faults lock clean
+.PHONY: help demo up test test-vllm compose-test lint bench faults lock clean
 
 help:
 	@echo "make demo   start the service, run the examples through it, stop it"
 	@echo "make up     start the service and keep it up (PORT=8000)"
 	@echo "make test   run every test; with ARGS=… only those in .venv, make test-vllm ARGS=… those in .venv-vllm"
+	@echo "make compose-test  build the images and run docker-compose.yml without a GPU (needs a Docker engine)"
 	@echo "make lint   ruff, format check, mypy"
 	@echo "make bench  measure; prints one JSON object a line and keeps them in bench/results/"
 	@echo "make faults break the running service, fault by fault (some hours; ARGS='kill --rounds 3' for some)"
@@ -46,6 +47,11 @@ test-vllm:
 	  grep -v ^WARNING $(VLLM_VENV)/install.log | tail -n 8 | cut -c1-200 | sed 's/^/  | /'; \
 	  echo "======================================================================"; \
 	fi
+
+# The same tests are part of `make test`; here a machine without an engine is a failure.
+compose-test: $(VENV)/dev
+	@docker info >/dev/null || { echo "No Docker engine answers: these tests need one."; exit 1; }
+	$(BIN)/python -m pytest tests/test_compose.py tests/test_compose_runs.py $(ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -102,6 +102,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "timeout": 120,
             "graceful_timeout": 30,
             "keepalive": 15,
+            "control_socket_disable": True,  # it would lie in the home folder, which may be read-only or shared
             "sendfile": False,  # the system would wait for a client that does not read
             "loglevel": "warning",
             "proc_name": "phi4-api",
