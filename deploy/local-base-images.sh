@@ -7,7 +7,7 @@
 #   DEBIAN_MIRROR=http://…/debian                     another mirror
 set -euo pipefail
 
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+mirror=${DEBIAN_MIRROR:-}  # debootstrap knows one
 into=
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -29,7 +29,7 @@ command -v debootstrap >/dev/null || fail "debootstrap is not installed (apt-get
 # bootstrap NAME PACKAGES: a small Debian 12 with these packages.
 bootstrap() {
   echo "==> $1: Debian 12 with ${2//,/, }"
-  debootstrap --variant=minbase --include="$2" bookworm "$work/$1" "$mirror" >"$work/$1.log" 2>&1 \
+  debootstrap --variant=minbase --include="$2" bookworm "$work/$1" ${mirror:+"$mirror"} >"$work/$1.log" 2>&1 \
     || { tail -n 5 "$work/$1.log" >&2; fail "debootstrap failed; its last lines are above."; }
   rm -rf "$work/$1"/var/cache/apt/* "$work/$1"/var/lib/apt/lists/*
 }
