@@ -2,7 +2,7 @@
 # Builds the service's images from gpu.Dockerfile: all of them, or those named.
 #   ./build.sh                      phi4-api, phi4-worker-cpu and phi4-worker (vLLM on CUDA)
 #   ./build.sh api worker-cpu       what a machine without a GPU needs
-#   TAG=1.2 REGISTRY=registry.example.com/me/ ./build.sh    names them registry.example.com/me/phi4-api:1.2 …
+#   TAG=1.2 REGISTRY=images.example/me/ ./build.sh    names them images.example/me/phi4-api:1.2 …
 #   DOCKER=podman ./build.sh        with another builder that takes Docker's commands
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,6 +1,7 @@
 # Images of the service: `api` (slim, no torch), `worker-cpu` (preparation, webhooks, the cpu engine), `worker` (vLLM on CUDA).
 #   docker build -f gpu.Dockerfile --target api -t phi4-api .
-# Unverified: written without a Docker engine at hand; the locks and commands inside were tried outside of one.
+# Unverified: written without a Docker engine at hand. What `api` and `worker-cpu` do was tried in a chroot of the stand-in base
+# (deploy/local-base-images.sh), read-only and as uid 10001; `worker` was not.
 #
 # Each image installs its lock first and copies the code last: a change of code rebuilds in seconds.
 

@@ -18,6 +18,7 @@ import redis
 
 from cli import show
 from cli.embedded import NoServerProgram, port_is_taken, server_program
+from phi4.blobs import Blobs
 from phi4.errors import EngineUnavailable, Phi4Error
 from phi4.settings import Settings, SettingsError, load
 from phi4.store.connection import check_server, connect
@@ -80,6 +81,8 @@ def findings() -> Iterator[Finding]:
         return
     yield _data_folder(settings)
     yield _disk(settings)
+    if settings.blobs:
+        yield _blobs(settings)
     port, is_ours = _port(settings)
     yield port
     yield _redis(settings) if "redis_url" in settings.model_fields_set else _embedded_valkey()
@@ -115,6 +118,16 @@ def _disk(settings: Settings) -> Finding:
     least = settings.min_free_disk_mb
     advice = "" if free_mb >= least else f"free some space: below {least} MB (PHI4_MIN_FREE_DISK_MB) no job is accepted"
     return Finding("disk", f"{free_mb} MB free", advice)
+
+
+def _blobs(settings: Settings) -> Finding:
+    try:
+        blobs = Blobs(settings.blobs)
+        blobs.put("doctor/probe", b"")
+        blobs.delete("doctor/probe")
+    except (Phi4Error, OSError) as error:
+        return Finding("blobs", str(error), "correct PHI4_BLOBS, or what its store reads (AWS_… for s3://)")
+    return Finding("blobs", f"{settings.blobs} takes and gives up a file")
 
 
 def _nearest(folder: Path) -> Path:

@@ -4,10 +4,10 @@
 # under Valkey's names. There is none for python:3.12 (Debian 12 has 3.11 only), so the vLLM image needs a registry.
 #   sudo deploy/local-base-images.sh                  both, imported into Docker
 #   sudo deploy/local-base-images.sh --into FOLDER    as FOLDER/python.tar and FOLDER/valkey.tar, without Docker
-#   DEBIAN_MIRROR=…                                   another mirror than debootstrap's own
+#   DEBIAN_MIRROR=http://…/debian                     another mirror
 set -euo pipefail
 
-mirror=${DEBIAN_MIRROR:-}
+mirror=${DEBIAN_MIRROR:-}  # debootstrap knows one
 into=
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

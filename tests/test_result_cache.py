@@ -20,7 +20,7 @@ OwnService = Callable[..., Service]
 def caching(valkey: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that gives results again; each test sends bytes of its own."""
     folder = tmp_path_factory.mktemp("caching")
-    service = make_service(valkey.removesuffix("/0") + "/8", folder, PHI4_RESULT_CACHE="1")
+    service = make_service(valkey.removesuffix("/0") + "/7", folder, PHI4_RESULT_CACHE="1")
     try:
         service.start_all("tests.engines:Scripted")
         yield service

@@ -12,10 +12,13 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench.faults.proxy import Proxy, proxy
+from cli.main import app
 from phi4.blobs import Blobs
 from phi4.errors import BlobsUnavailable, UnsuitableBlobs
 from phi4.job import new_id
@@ -246,3 +249,19 @@ def test_without_the_extra_it_is_said_what_to_install() -> None:
     ran = subprocess.run([sys.executable, "-c", WITHOUT_S3FS], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     assert 'pip install "phi4-service[s3]"' in ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [(f"s3://{BUCKET}/doctor", "takes and gives up a file"), ("s3://gone/x", "has no such bucket")]
+)
+def test_the_doctor_tries_the_bucket(
+    standard_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, said: str
+) -> None:
+    """With a file that it takes away again."""
+    monkeypatch.setenv("PHI4_BLOBS", url)
+    monkeypatch.setenv("PHI4_DATA_DIR", str(tmp_path))
+    result = CliRunner().invoke(app, ["doctor"])
+
+    assert said in " ".join(result.output.split())
+    if url.endswith("doctor"):
+        assert not Blobs(url).exists("doctor/probe")
