@@ -25,6 +25,7 @@ from api import (
     tracing,
 )
 from api.openai import errors as openai_errors
+from api.openai.batch_runner import BatchRunner
 from api.services import Services
 from phi4.job import new_id
 from phi4.settings import Settings
@@ -40,8 +41,8 @@ _MAX_FORM_BYTES = 4 << 20
 _SHAPES = dict.fromkeys(openai.PATHS, openai_errors.shape) | dict.fromkeys(mistral.PATHS, mistral.shape)
 
 
-def create_app(settings: Settings, closing: threading.Event | None = None) -> Flask:
-    """Make the application; `closing` ends its event streams.
+def create_app(settings: Settings, closing: threading.Event | None = None, *, runs_batches: bool = False) -> Flask:
+    """Make the application; `closing` ends its event streams, `runs_batches` lets it work on batches.
 
     Raises `StoreUnavailable`, `UnsuitableRedis`, `Unprotected`.
     """
@@ -61,6 +62,8 @@ def create_app(settings: Settings, closing: threading.Event | None = None) -> Fl
     _allow_pages(app, settings.listed_cors_origins)
     for room in (jobs, deliveries, events, openai, mistral, health, docs, console):
         app.register_blueprint(room.blueprint(services))
+    if runs_batches:
+        BatchRunner(services).start()
     return app
 
 

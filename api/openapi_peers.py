@@ -11,7 +11,9 @@ from api import mistral
 from api.mistral import OcrRequest
 from api.openai import audio, chat_request
 from api.openai.audio import AudioRequest
+from api.openai.batches import BatchRequest
 from api.openai.chat_request import ChatRequest
+from api.openai.files import FileFields
 
 Schema = dict[str, Any]
 _ERROR = "OpenAIError"
@@ -21,15 +23,17 @@ _STATUSES = ("400", "404", "409", "413", "429", "500", "503", "504")
 
 def schemas() -> Schema:
     """Describe what these routes take and answer."""
-    models = [(model, "validation") for model in (ChatRequest, AudioRequest, OcrRequest)]
+    models = [(model, "validation") for model in (ChatRequest, AudioRequest, OcrRequest, FileFields, BatchRequest)]
     _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
     made: Schema = definitions["$defs"]
     _add(made["ChatRequest"], chat_request.IGNORED, chat_request.UNSUPPORTED)
     _add(made["AudioRequest"], (), audio.UNSUPPORTED)
     _add(made["OcrRequest"], mistral.IGNORED, mistral.UNSUPPORTED)
-    made["AudioRequest"]["properties"]["file"] = {"type": "string", "format": "binary"}
-    made["AudioRequest"]["required"].append("file")
-    return made | {_ERROR: _OPENAI_ERROR, _OCR_ERROR: _MISTRAL_ERROR, "Completion": _COMPLETION, "OcrResponse": _OCR}
+    for form in ("AudioRequest", "FileFields"):
+        made[form]["properties"]["file"] = {"type": "string", "format": "binary"}
+        made[form]["required"].append("file")
+    answers = {"Completion": _COMPLETION, "OcrResponse": _OCR, "OpenAIFile": _FILE, "OpenAIBatch": _BATCH}
+    return made | {_ERROR: _OPENAI_ERROR, _OCR_ERROR: _MISTRAL_ERROR} | answers
 
 
 def paths(served_name: str) -> Schema:
@@ -52,6 +56,8 @@ def paths(served_name: str) -> Schema:
         },
         "/v1/audio/transcriptions": {"post": _audio("Write down a recording (OpenAI)", whisper)},
         "/v1/audio/translations": {"post": _audio("Translate a recording into English (OpenAI)", whisper)},
+        **_files(),
+        **_batches(),
         "/v1/ocr": {
             "post": _route(
                 "Read a document (Mistral)",
@@ -63,6 +69,52 @@ def paths(served_name: str) -> Schema:
             )
         },
     }
+
+
+def _files() -> Schema:
+    file = {"200": _json("The file", _ref("OpenAIFile"))}
+    form = {"multipart/form-data": _ref("FileFields")}
+    content = {"200": {"description": "Its bytes", "content": {"application/octet-stream": {"schema": _TEXT}}}}
+    purpose = {"name": "purpose", "in": "query", "schema": _TEXT}
+    one = _id("file_id")
+    refused = ("404", "503")
+    return {
+        "/v1/files": {
+            "post": _route("Upload a file (OpenAI)", file, _STATUSES, body=form),
+            "get": _route("List files, newest first (OpenAI)", _LIST, ("400", "503"), parameters=[purpose, *_PAGE]),
+        },
+        "/v1/files/{file_id}": {
+            "get": _route("Show a file (OpenAI)", file, refused, parameters=one),
+            "delete": _route("Erase a file (OpenAI)", {"200": _object("That it is gone")}, refused, parameters=one),
+        },
+        "/v1/files/{file_id}/content": {
+            "get": _route("Get a file's bytes (OpenAI)", content, ("404", "500", "503"), parameters=one)
+        },
+    }
+
+
+def _batches() -> Schema:
+    batch = {"200": _json("The batch", _ref("OpenAIBatch"))}
+    one = _id("batch_id")
+    wanted = {"application/json": _ref("BatchRequest")}
+    about = (
+        "Each line of the input file is `{custom_id, method, url, body}`; `body` is what the route named by `endpoint` "
+        "takes. In one of `/v1/audio/transcriptions`, `file` is the id of an uploaded file, base64, or a data: URL."
+    )
+    return {
+        "/v1/batches": {
+            "post": _route("Begin a batch (OpenAI)", batch, _STATUSES, body=wanted, description=about),
+            "get": _route("List batches, newest first (OpenAI)", _LIST, ("400", "503"), parameters=_PAGE),
+        },
+        "/v1/batches/{batch_id}": {"get": _route("Show a batch (OpenAI)", batch, ("404", "503"), parameters=one)},
+        "/v1/batches/{batch_id}/cancel": {
+            "post": _route("End a batch (OpenAI)", batch, ("404", "503"), parameters=one)
+        },
+    }
+
+
+def _id(name: str) -> list[Schema]:
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
 
 
 def _add(model: Schema, ignored: Collection[str], unsupported: Mapping[str, Collection[Any]]) -> None:
@@ -128,6 +180,45 @@ def _object(description: str) -> Schema:
 
 _COUNT: Schema = {"type": "integer"}
 _TEXT: Schema = {"type": "string"}
+_PAGE: list[Schema] = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10_000}},
+    {"name": "after", "in": "query", "schema": _TEXT},
+]
+_LIST: Schema = {
+    "200": _json("A page", {"type": "object", "required": ["object", "data", "has_more"]}),
+}
+_FILE: Schema = {
+    "type": "object",
+    "required": ["id", "object", "bytes", "created_at", "expires_at", "filename", "purpose"],
+    "properties": {
+        "id": _TEXT,
+        "object": {"const": "file"},
+        "bytes": _COUNT,
+        "created_at": _COUNT,
+        "expires_at": _COUNT,
+        "filename": _TEXT,
+        "purpose": {"enum": ["batch", "user_data", "vision", "batch_output"]},
+        "status": {"const": "processed"},
+    },
+}
+_BATCH: Schema = {
+    "type": "object",
+    "required": ["id", "object", "endpoint", "input_file_id", "status", "created_at", "request_counts"],
+    "properties": {
+        "id": _TEXT,
+        "object": {"const": "batch"},
+        "endpoint": _TEXT,
+        "input_file_id": _TEXT,
+        "output_file_id": {"type": ["string", "null"]},
+        "error_file_id": {"type": ["string", "null"]},
+        "status": {
+            "enum": ["validating", "in_progress", "finalizing", "completed", "failed", "expired"]
+            + ["cancelling", "cancelled"]
+        },
+        "created_at": _COUNT,
+        "request_counts": {"type": "object", "properties": dict.fromkeys(("total", "completed", "failed"), _COUNT)},
+    },
+}
 _OPENAI_ERROR: Schema = {
     "type": "object",
     "required": ["error"],

@@ -117,7 +117,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         from api.problems import malformed_body
 
         try:
-            app = create_app(self._settings, self.closing)
+            app = create_app(self._settings, self.closing, runs_batches=True)
         except Phi4Error as error:
             log(_log, "API cannot start", level=logging.ERROR, code=error.code, error=error.message)
             sys.exit(_BOOT_FAILED)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 from phi4.bucket import Bucket
 from phi4.errors import BlobMissing, BlobTampered
@@ -70,6 +72,14 @@ class Blobs:
             if sha256 is not None and _hash_file(path) != sha256:
                 raise BlobTampered(f"The stored file {key} is not the one that was stored.")
             yield path
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a copy of a blob, which goes when it is closed. Raises `BlobMissing`."""
+        copy = SpooledTemporaryFile(_CHUNK)  # noqa: SIM115  # the caller closes it
+        with self.as_file(key) as path, path.open("rb") as stored:
+            shutil.copyfileobj(stored, copy)
+        copy.seek(0)
+        return cast(BinaryIO, copy)
 
     def delete(self, key: str) -> None:
         """Remove one blob; one that is gone already is fine."""

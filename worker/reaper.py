@@ -80,8 +80,10 @@ class Reaper:
         except BlobsUnavailable as error:
             log(_log, "blobs left to the sweep", level=logging.WARNING, job=job, error=error.message)
 
-    def _is_over(self, job_id: str) -> bool:
-        job = self._store.jobs.find(job_id)
+    def _is_over(self, folder: str) -> bool:
+        if folder.startswith("file_"):
+            return self._store.files.find(folder) is None
+        job = self._store.jobs.find(folder)
         return job is None or job.status == Status.EXPIRED
 
     def _send_missing_tickets(self) -> None:
@@ -110,6 +112,6 @@ class Reaper:
 def _made_at(job_id: str) -> float:
     """Tell from its id when a job was made (Unix seconds): object stores keep no times of folders."""
     try:
-        return ULID.from_str(job_id.removeprefix("job_").upper()).timestamp
+        return ULID.from_str(job_id.partition("_")[2].upper()).timestamp
     except ValueError:
         return 0.0

@@ -1,4 +1,4 @@
-"""The routes that OpenAI's clients use: models, chat completions, transcriptions and translations."""
+"""The routes that OpenAI's clients use: models, chat completions, transcriptions, translations, files, batches."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from flask import Blueprint, Response, jsonify
 
 from api.answers import check_model
-from api.openai import audio, chat
+from api.openai import audio, batches, chat, files
 from api.services import Services
 
 #: Where errors have OpenAI's shape.
-PATHS = ("/v1/models", "/v1/chat", "/v1/audio")
+PATHS = ("/v1/models", "/v1/chat", "/v1/audio", "/v1/files", "/v1/batches")
 
 
 def blueprint(services: Services) -> Blueprint:
@@ -50,4 +50,55 @@ def blueprint(services: Services) -> Blueprint:
         """Translate a recording into English."""
         return audio.answer(services, "translate")
 
+    _add_files(routes, services)
+    _add_batches(routes, services)
     return routes
+
+
+def _add_files(routes: Blueprint, services: Services) -> None:
+    @routes.post("/files")
+    def upload() -> Response:
+        """Store a file."""
+        return files.upload(services)
+
+    @routes.get("/files")
+    def list_files() -> Response:
+        """List the caller's files."""
+        return files.listed(services)
+
+    @routes.get("/files/<file_id>")
+    def one_file(file_id: str) -> Response:
+        """Show a file."""
+        return files.shown(services, file_id)
+
+    @routes.get("/files/<file_id>/content")
+    def content(file_id: str) -> Response:
+        """Give a file's bytes."""
+        return files.content(services, file_id)
+
+    @routes.delete("/files/<file_id>")
+    def erase_file(file_id: str) -> Response:
+        """Erase a file."""
+        return files.erased(services, file_id)
+
+
+def _add_batches(routes: Blueprint, services: Services) -> None:
+    @routes.post("/batches")
+    def create() -> Response:
+        """Begin a batch."""
+        return batches.create(services)
+
+    @routes.get("/batches")
+    def list_batches() -> Response:
+        """List the caller's batches."""
+        return batches.listed(services)
+
+    @routes.get("/batches/<batch_id>")
+    def one_batch(batch_id: str) -> Response:
+        """Show a batch."""
+        return batches.shown(services, batch_id)
+
+    @routes.post("/batches/<batch_id>/cancel")
+    def cancel(batch_id: str) -> Response:
+        """End a batch."""
+        return batches.cancelled(services, batch_id)

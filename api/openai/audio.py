@@ -62,9 +62,18 @@ def answer(services: Services, task: Task) -> Response:
         job = answers.wait(services, job)
     result = services.views.result(job)
     if form.response_format in ("json", "verbose_json"):
-        return jsonify(_verbose(result, job) if form.response_format == "verbose_json" else _brief(result, job))
+        return jsonify(written(result, job, form.response_format))
     text, content_type = formats.render(result, "asr", form.response_format)
     return Response(text, content_type=content_type)
+
+
+def written(result: dict[str, Any], job: Job, response_format: str) -> dict[str, Any]:
+    """Write a transcript as JSON; formats that are text become its `text`."""
+    if response_format == "verbose_json":
+        return _verbose(result, job)
+    if response_format == "json":
+        return _brief(result, job)
+    return {"text": formats.render(result, "asr", response_format)[0]}
 
 
 def _fields() -> dict[str, Any]:

@@ -228,12 +228,12 @@ def job_of(chat: ChatRequest, *, max_inputs: int) -> tuple[dict[str, Any], list[
 
 def _upload(part: ContentPart, field: str) -> Upload:
     if part.input_audio:
-        return _decoded(part.input_audio.data, f"{field}.data")
+        return decoded(part.input_audio.data, f"{field}.data")
     if part.file:
-        return _decoded(part.file.file_data, f"{field}.file_data", part.file.filename or "")
+        return decoded(part.file.file_data, f"{field}.file_data", part.file.filename or "")
     url = part.image_url.url if part.image_url else ""
     if url.startswith("data:"):
-        return _decoded(url, f"{field}.url")
+        return decoded(url, f"{field}.url")
     try:
         if len(url) <= _MAX_URL:
             return Upload("", url=http_url(url))
@@ -242,7 +242,8 @@ def _upload(part: ContentPart, field: str) -> Upload:
     raise refuse(f"{field}.url", "must be a data: URL of base64, or an http or https URL", "invalid_image_url")
 
 
-def _decoded(data: str, field: str, filename: str = "") -> Upload:
+def decoded(data: str, field: str, filename: str = "") -> Upload:
+    """Decode base64, or a data: URL of it, that came in a field. Raises `InvalidRequest`."""
     content = body.decoded(data, field)
     if not content:
         raise invalid(field, "is empty")

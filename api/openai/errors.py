@@ -38,9 +38,14 @@ _PAST_A_BOUND = {"greater_than": "below_min", "less_than": "above_max"}
 
 def shape(failure: Failure) -> Response:
     """Write a failure as OpenAI does."""
-    failure = failure.cause()
-    status = _STATUS.get(failure.status, failure.status)
-    return Response(json.dumps(body(failure), ensure_ascii=False), status, mimetype="application/json")
+    text = json.dumps(body(failure), ensure_ascii=False)
+    return Response(text, status_of_failure(failure), mimetype="application/json")
+
+
+def status_of_failure(failure: Failure) -> int:
+    """Find the HTTP status that OpenAI would answer."""
+    status = failure.cause().status
+    return _STATUS.get(status, status)
 
 
 def body(failure: Failure) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import redis
 
 from phi4.store.access import LOCAL, Access, ApiKey
+from phi4.store.batches import Batch, Batches
 from phi4.store.changes import Changes, Event
 from phi4.store.connection import UnsuitableRedis, check_server, connect
 from phi4.store.events import Events, Piece
+from phi4.store.files import Files, StoredFile
 from phi4.store.hooks import Hook, Hooks
 from phi4.store.jobs import Jobs, Submission
 from phi4.store.scripts import Scripts
@@ -19,15 +21,19 @@ __all__ = [
     "Access",
     "ApiKey",
     "Backlog",
+    "Batch",
+    "Batches",
     "Changes",
     "Event",
     "Events",
+    "Files",
     "Hook",
     "Hooks",
     "Jobs",
     "Piece",
     "Reaped",
     "Store",
+    "StoredFile",
     "Submission",
     "UnsuitableRedis",
     "Work",
@@ -51,6 +57,8 @@ class Store:
         self.changes = Changes(client, self.jobs)
         self.events = Events(client, scripts, self.changes)
         self.access = Access(client)
+        self.files = Files(client)
+        self.batches = Batches(client)
 
     def now_ms(self) -> int:
         """Tell the time, Unix milliseconds of Redis' clock: machines may disagree with each other."""

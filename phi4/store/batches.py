@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -60,7 +60,7 @@ class Batches:
         """Note a new batch, which is open until `close`."""
         ends_ms = batch.created_ms + MAX_EXPIRES_S * 1000
         with self._client.pipeline() as step:
-            step.hset(key("batch", batch.id), mapping=cast(Mapping[str, str], asdict(batch)))
+            step.hset(key("batch", batch.id), mapping=cast(Any, asdict(batch)))
             step.pexpireat(key("batch", batch.id), ends_ms)
             step.zadd(key("batches", batch.owner), {batch.id: 0})
             step.expire(key("batches", batch.owner), SHARED_TTL_S)
@@ -88,7 +88,7 @@ class Batches:
 
     def update(self, batch: Batch, **fields: str | int) -> Batch:
         """Change fields of a record; only who holds the lock of batches does, but for `cancel`."""
-        self._client.hset(key("batch", batch.id), mapping=cast(Mapping[str, str], fields))
+        self._client.hset(key("batch", batch.id), mapping=cast(Any, fields))
         return self.find(batch.id) or batch
 
     def cancel(self, batch: Batch, now_ms: int) -> Batch:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -41,7 +40,7 @@ class Files:
     def add(self, file: StoredFile) -> None:
         """Note a file whose bytes are stored."""
         with self._client.pipeline() as step:
-            step.hset(key("file", file.id), mapping=cast(Mapping[str, str], asdict(file)))
+            step.hset(key("file", file.id), mapping=cast(Any, asdict(file)))
             step.pexpireat(key("file", file.id), file.expires_ms)
             step.zadd(key("files", file.owner), {file.id: 0})
             step.expire(key("files", file.owner), SHARED_TTL_S)
@@ -49,9 +48,10 @@ class Files:
 
     def find(self, file_id: str) -> StoredFile | None:
         """Read one file's record, whoever owns it."""
-        record = cast(dict[str, str], self._client.hgetall(key("file", file_id)))
-        numbers = {name: int(record[name]) for name in ("bytes", "created_ms", "expires_ms") if name in record}
-        return records.read(StoredFile, {**record, **numbers}) if record else None
+        record = cast(dict[str, Any], self._client.hgetall(key("file", file_id)))
+        for name in ("bytes", "created_ms", "expires_ms") if record else ():
+            record[name] = int(record[name])
+        return records.read(StoredFile, record) if record else None
 
     def get(self, file_id: str, owner: str | None) -> StoredFile:
         """Read one file of `owner` (None: of anybody). Raises `NotFound`, also for another owner's file."""

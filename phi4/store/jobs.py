@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -98,6 +98,13 @@ class Jobs:
         """Find the job that has the answer to a question of this owner's; it may have been deleted since."""
         job_id = cast(str | None, self._client.get(key("remembered", owner, question)))
         return self.find(job_id) if job_id else None
+
+    def statuses(self, job_ids: Sequence[str]) -> list[str | None]:
+        """Tell how jobs stand, in one step; None for one that nobody knows."""
+        asked = self._client.pipeline(transaction=False)
+        for job_id in job_ids:
+            asked.hget(key("job", job_id), "status")
+        return cast(list[str | None], asked.execute())
 
     def parts(self, job: Job) -> list[Part]:
         """Read all parts of a job, in order."""

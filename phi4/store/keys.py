@@ -41,6 +41,12 @@ PATTERNS = {
     "index": "phi4:index:{}",  # zset per owner: job ids, newest last
     "idempotency": "phi4:idempotency:{}:{}",  # string per owner and key
     "remembered": "phi4:remembered:{}:{}",  # string per owner and question: the completed job that has the answer
+    "file": "phi4:file:{}",  # hash: the record of an uploaded file
+    "files": "phi4:files:{}",  # zset per owner: file ids, newest last
+    "batch": "phi4:batch:{}",  # hash: the record of a batch
+    "batches": "phi4:batches:{}",  # zset per owner: batch ids, newest last
+    "open_batches": "phi4:open_batches",  # zset: batches that are not over
+    "batch_lines": "phi4:batch_lines:{}",  # hash per batch: what each line has come to
     "workers": "phi4:workers",  # set: worker names
     "worker": "phi4:worker:{}",  # string: what a worker says of itself
     "hook_hosts": "phi4:hook_hosts",  # zset: receivers of webhooks by when they have to be looked at

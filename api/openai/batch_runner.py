@@ -1,0 +1,305 @@
+"""Works on batches, in a thread of one API process at a time: checks lines, makes jobs of them, writes the files.
+
+Everything that it must know after a restart is in the store: a line's job is made under an idempotency key, so that
+another process goes on where this one was killed, and no line is done twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+from api.auth import Caller
+from api.openai import batch_lines, files
+from api.openai.batch_lines import Line
+from api.services import Services
+from phi4.errors import (
+    BlobMissing,
+    Cancelled,
+    NoWorkerForType,
+    Phi4Error,
+    QueueFull,
+    ServiceError,
+    StoreUnavailable,
+)
+from phi4.job import new_id
+from phi4.log import log
+from phi4.store import Batch
+from phi4.store.batches import COMPLETED, FAILED, REFUSED, RUNS
+
+_log = logging.getLogger(__name__)
+_MOST_LINES = 50_000
+_MOST_ERRORS = 100
+#: Lines of one batch that are jobs at a time: enough for the widest engine, far from the bound of the queue.
+_MOST_RUNNING = 128
+_LOCK_S = 15.0
+_IDLE_S, _BUSY_S = 1.0, 0.05
+#: Reasons for a line to wait for its turn, which say nothing about the line.
+_LATER = (QueueFull, NoWorkerForType, ServiceError, StoreUnavailable)
+
+
+@dataclass
+class _Open:
+    """What is kept in memory of a batch under way: it is found again in the store when this process ends."""
+
+    lines: dict[int, str]
+    text: Iterator[tuple[int, bytes]]
+    waiting: tuple[int, bytes] | None = None
+    running: dict[int, str] = field(default_factory=dict)
+
+
+class BatchRunner:
+    """The thread that works on batches while this process holds their lock."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._store = services.store
+        self._name = new_id("runner")
+        self._open: dict[str, _Open] = {}
+        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work on batches."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        pause = _IDLE_S
+        while not self._services.closing.wait(pause):
+            try:
+                pause = _BUSY_S if self._round() else _IDLE_S
+            except Phi4Error as error:
+                pause = _IDLE_S
+                log(_log, "batches wait", level=logging.WARNING, error=error.message)
+            except Exception:
+                pause = _IDLE_S
+                _log.exception("batches failed")
+
+    def _round(self) -> bool:
+        """Take every open batch a step further; False when there is none, or another process has them."""
+        if not self._store.work.hold_lock("batches", self._name, _LOCK_S):
+            self._open.clear()
+            return False
+        ids = self._store.batches.open()
+        for batch_id in ids:
+            batch = self._store.batches.find(batch_id)
+            if batch is not None:
+                self._step(batch)
+            self._store.work.hold_lock("batches", self._name, _LOCK_S)
+        return bool(ids)
+
+    def _step(self, batch: Batch) -> None:
+        try:
+            if batch.status == "validating":
+                batch = self._validate(batch)
+            if batch.status == "in_progress":
+                self._work(batch)
+            elif batch.status == "finalizing":
+                self._finalize(batch, self._lines_of(batch))
+            elif batch.is_over:
+                self._close(batch)
+        except BlobMissing:
+            self._fail(batch, [_wrong("file_gone", "The input file is gone.")])
+
+    # -- validating
+
+    def _validate(self, batch: Batch) -> Batch:
+        """Look at every line once: a batch with a line that is no request of it is not begun."""
+        wrong: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        total = 0
+        for number, text in self._texts(batch):
+            total = number
+            try:
+                line = batch_lines.read(text, batch.endpoint)
+            except Phi4Error as error:
+                wrong.append(batch_lines.wrong(error, number))
+            else:
+                if line.custom_id in seen:
+                    told = f"The custom_id {line.custom_id[:100]!r} is taken by an earlier line."
+                    wrong.append(_wrong("duplicate_custom_id", told, line=number, param="custom_id"))
+                seen.add(line.custom_id)
+            if len(wrong) >= _MOST_ERRORS or total > _MOST_LINES:
+                break
+        if total > _MOST_LINES or not total:
+            too_many = _wrong("too_many_requests", f"A batch has at most {_MOST_LINES} lines.")
+            wrong = [too_many if total else _wrong("empty_file", "The file has no lines.")]
+        if wrong:
+            return self._fail(batch, wrong)
+        now = self._store.now_ms()
+        return self._store.batches.update(batch, status="in_progress", in_progress_ms=now, total=total)
+
+    def _fail(self, batch: Batch, errors: list[dict[str, Any]]) -> Batch:
+        now = self._store.now_ms()
+        batch = self._store.batches.update(batch, status="failed", failed_ms=now, errors=json.dumps(errors))
+        self._close(batch)
+        return batch
+
+    # -- in progress
+
+    def _work(self, batch: Batch) -> None:
+        state = self._state(batch)
+        self._collect(batch, state)
+        is_stopping = bool(batch.cancelling_ms) or self._store.now_ms() > batch.ends_ms
+        if is_stopping:
+            self._cancel(state)
+        else:
+            self._feed(batch, state)
+        all_sent = is_stopping or len(state.lines) >= batch.total
+        if all_sent and not state.running:
+            now = self._store.now_ms()
+            batch = self._store.batches.update(batch, status="finalizing", finalizing_ms=now, **_counts(state.lines))
+            self._finalize(batch, state.lines)
+
+    def _state(self, batch: Batch) -> _Open:
+        state = self._open.get(batch.id)
+        if state is None:
+            lines = self._store.batches.lines(batch)
+            running = {n: text[1:] for n, text in lines.items() if text[0] == RUNS}
+            state = self._open[batch.id] = _Open(lines, self._texts(batch, after=len(lines)), running=running)
+        return state
+
+    def _lines_of(self, batch: Batch) -> dict[int, str]:
+        state = self._open.get(batch.id)
+        return state.lines if state else self._store.batches.lines(batch)
+
+    def _collect(self, batch: Batch, state: _Open) -> None:
+        """Note which of the jobs that ran have ended, and how."""
+        numbers = list(state.running)
+        ended = 0
+        for number, status in zip(numbers, self._store.jobs.statuses([state.running[n] for n in numbers]), strict=True):
+            if status in ("queued", "in_progress", "cancelling"):
+                continue
+            mark = COMPLETED if status == "completed" else FAILED
+            self._note(batch, state, number, mark + state.running.pop(number))
+            ended += 1
+        if ended:
+            self._store.batches.update(batch, **_counts(state.lines))
+
+    def _feed(self, batch: Batch, state: _Open) -> None:
+        """Make jobs of the next lines, as many as may run."""
+        caller = self._caller(batch)
+        while len(state.running) < _MOST_RUNNING:
+            number, text = state.waiting or next(state.text, (0, b""))
+            if not number:
+                return
+            state.waiting = (number, text)
+            try:
+                submission = batch_lines.submission(self._services, batch, batch_lines.read(text, batch.endpoint))
+                accepted = self._services.submit.accept(
+                    submission, caller=caller, idempotency_key=f"{batch.id} {number}", traceparent=""
+                )
+                state.running[number] = accepted.job.id
+                self._note(batch, state, number, RUNS + accepted.job.id)
+            except _LATER:
+                return
+            except Phi4Error as error:
+                self._note(batch, state, number, REFUSED + json.dumps(batch_lines.refused(error)))
+            state.waiting = None
+
+    def _note(self, batch: Batch, state: _Open, number: int, text: str) -> None:
+        self._store.batches.note(batch, number, text)
+        state.lines[number] = text
+
+    def _caller(self, batch: Batch) -> Caller:
+        """Who made the batch: its key's limits hold for its lines, for as long as there is that key."""
+        key = self._store.access.keys().get(batch.api_key)
+        return Caller(batch.owner, key if key and not key.revoked_ms else None)
+
+    def _cancel(self, state: _Open) -> None:
+        for job_id in state.running.values():
+            self._services.tickets.wake(self._store.jobs.cancel(job_id, Cancelled("The batch was ended.")))
+
+    # -- finalizing
+
+    def _finalize(self, batch: Batch, lines: dict[int, str]) -> None:
+        """Write the files, end the batch, and erase its jobs."""
+        with TemporaryFile() as output, TemporaryFile() as errors:
+            for number, text in self._texts(batch):
+                line = batch_lines.read(text, batch.endpoint)
+                self._write(batch, line, lines.get(number), output, errors)
+            output_file = self._keep(batch, output, "output")
+            error_file = self._keep(batch, errors, "errors")
+        status = self._end_of(batch, lines)
+        now = self._store.now_ms()
+        told: dict[str, str | int] = {"status": status, f"{status}_ms": now}
+        batch = self._store.batches.update(batch, **told, output_file=output_file, error_file=error_file)
+        self._close(batch)
+        for noted in lines.values():
+            if noted[0] in (COMPLETED, FAILED):
+                self._erase(noted[1:])
+        log(_log, "batch over", batch=batch.id, status=status, completed=batch.completed, failed=batch.failed)
+
+    def _write(self, batch: Batch, line: Line, noted: str | None, output: BinaryIO, errors: BinaryIO) -> None:
+        if noted is None or (noted[0] == FAILED and _is_cut_short(batch) and self._was_cancelled(noted[1:])):
+            why = "cancelled" if batch.cancelling_ms else "expired"
+            error = {"code": f"batch_{why}", "message": f"This request was not done before the batch was {why}."}
+            errors.write(batch_lines.written(line.custom_id, None, error))
+            return
+        if noted[0] == REFUSED:
+            response = json.loads(noted[1:])
+        else:
+            response = batch_lines.answer(self._services, batch, line, self._store.jobs.find(noted[1:]))
+        file = output if response["status_code"] == 200 else errors
+        file.write(batch_lines.written(line.custom_id, response))
+
+    def _end_of(self, batch: Batch, lines: dict[int, str]) -> str:
+        if batch.cancelling_ms:
+            return "cancelled"
+        cut = len(lines) < batch.total or any(n[0] == FAILED and self._was_cancelled(n[1:]) for n in lines.values())
+        return "expired" if cut and _is_cut_short(batch) else "completed"
+
+    def _was_cancelled(self, job_id: str) -> bool:
+        job = self._store.jobs.find(job_id)
+        return job is not None and job.status == "cancelled"
+
+    def _keep(self, batch: Batch, file: BinaryIO, name: str) -> str:
+        if not file.tell():
+            return ""
+        file.seek(0)
+        return files.store(
+            self._services,
+            file,
+            owner=batch.owner,
+            filename=f"{batch.id}_{name}.jsonl",
+            purpose="batch_output",
+            expires_ms=batch.created_ms + batch.files_kept_s * 1000,
+        ).id
+
+    def _erase(self, job_id: str) -> None:
+        with suppress(Phi4Error):  # it expires anyway
+            self._store.jobs.delete(job_id)
+            self._services.blobs.delete_folder(job_id)
+
+    def _close(self, batch: Batch) -> None:
+        self._store.batches.close(batch)
+        self._open.pop(batch.id, None)
+
+    def _texts(self, batch: Batch, after: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Read the lines that are not blank, numbered from 1. Raises `BlobMissing`."""
+        number = 0
+        with self._services.blobs.as_file(f"{batch.input_file}/content") as path, path.open("rb") as file:
+            for text in file:
+                if text.strip():
+                    number += 1
+                    if number > after:
+                        yield number, text
+
+
+def _is_cut_short(batch: Batch) -> bool:
+    """Whether lines were given up: finalizing begins then, at the wish of its owner or after its day."""
+    return bool(batch.cancelling_ms) or batch.finalizing_ms > batch.ends_ms
+
+
+def _wrong(code: str, message: str, *, line: int | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"code": code, "line": line, "message": message, "param": param}
+
+
+def _counts(lines: dict[int, str]) -> dict[str, int]:
+    marks = [text[0] for text in lines.values()]
+    return {"completed": marks.count(COMPLETED), "failed": marks.count(FAILED) + marks.count(REFUSED)}
