@@ -212,8 +212,10 @@ _BATCH: Schema = {
         "output_file_id": {"type": ["string", "null"]},
         "error_file_id": {"type": ["string", "null"]},
         "status": {
-            "enum": ["validating", "in_progress", "finalizing", "completed", "failed", "expired"]
-            + ["cancelling", "cancelled"]
+            "enum": [
+                *("validating", "in_progress", "finalizing", "completed", "failed", "expired"),
+                *("cancelling", "cancelled"),
+            ]
         },
         "created_at": _COUNT,
         "request_counts": {"type": "object", "properties": dict.fromkeys(("total", "completed", "failed"), _COUNT)},

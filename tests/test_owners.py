@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,32 @@ def submitted(shop: Keyed, name: str, **more: Any) -> str:
 def told(answer: TestResponse, job_id: str) -> tuple[int, dict[str, Any]]:
     """What an answer says, but for the ids of the job and of the request."""
     problem = json.loads(answer.text.replace(job_id, "ID"))
-    del problem["request_id"]
+    problem.pop("request_id", None)
     return answer.status_code, problem
 
 
 def in_store(shop: Keyed) -> dict[str, Any]:
     """All that is kept of jobs."""
     return {name: raw(shop.store).dump(name) for name in raw(shop.store).keys("phi4:*") if "api_key" not in name}
+
+
+def file_and_batch(shop: Keyed) -> dict[str, str]:
+    """Upload a file of acme's, and begin a batch of it."""
+    client = shop.client("acme")
+    file = client.post("/v1/files", data={"purpose": "batch", "file": (io.BytesIO(b"x"), "a.jsonl")}).get_json()["id"]
+    wanted = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return {"file_id": file, "batch_id": client.post("/v1/batches", json=wanted).get_json()["id"]}
+
+
+def test_files_and_batches_are_their_owners(shop: Keyed) -> None:
+    """Lists show none of others', and nobody begins a batch of another's file."""
+    ids = file_and_batch(shop)
+    rival = shop.client("rival")
+    wanted = {"input_file_id": ids["file_id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+
+    assert [rival.get(f"/v1/{kind}").get_json()["data"] for kind in ("files", "batches")] == [[], []]
+    assert rival.post("/v1/batches", json=wanted).get_json()["error"]["param"] == "input_file_id"
+    assert shop.client("root").get(f"/v1/batches/{ids['batch_id']}").status_code == 200
 
 
 @pytest.mark.parametrize("moment", ["queued", "running", "completed", "cancelled"])
@@ -53,20 +73,22 @@ def test_every_route_hides_the_jobs_of_others(shop: Keyed, moment: str) -> None:
     take_to(shop.store, moment, job)
     delivery = next((d.hook.id for d in shop.store.hooks.deliveries(job.id)), "evt_none")
     assert (delivery == "evt_none") == (moment == "queued")
+    ids = {"job_id": job.id, **file_and_batch(shop)}
     kept, rival, walked = in_store(shop), shop.client("rival"), 0
 
     for rule in shop.app.url_map.iter_rules():
         if not rule.arguments or rule.endpoint.startswith(("docs.", "console.")) or rule.arguments == {"model_id"}:
             continue  # a model is nobody's
-        assert rule.arguments - {"delivery_id"} == {"job_id"}, "a new kind of id: make one of acme's for this walk"
+        (name,) = rule.arguments - {"delivery_id"}
+        assert name in ids, "a new kind of id: make one of acme's for this walk"
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}:
-            foreign = rival.open(concrete(rule.rule, job_id=job.id, delivery_id=delivery), method=method)
-            unknown = rival.open(concrete(rule.rule, job_id="job_none", delivery_id=delivery), method=method)
-            assert told(foreign, job.id) == told(unknown, "job_none")
+            foreign = rival.open(concrete(rule.rule, **{name: ids[name]}, delivery_id=delivery), method=method)
+            unknown = rival.open(concrete(rule.rule, **{name: "id_none"}, delivery_id=delivery), method=method)
+            assert told(foreign, ids[name]) == told(unknown, "id_none")
             assert foreign.status_code == 404, (method, rule.rule)
             walked += 1
 
-    assert walked >= 6
+    assert walked >= 11
     assert in_store(shop) == kept
 
 
