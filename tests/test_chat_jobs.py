@@ -65,7 +65,7 @@ def test_turns_reach_the_engine_in_order(service: Service) -> None:
 
     assert job["status"] == "completed", job.get("error")
     pages = "picture 417x625 picture 419x625"
-    clips = "sound 17.06 s sound 13.60 s"
+    clips = "sound 17.02 s sound 13.54 s"
     assert job["result"] == {
         "answer": f"[system: be brief] [user: hello picture 60x40 and {pages}] [assistant: yes] "
         f"[user: {clips} picture 60x40 ?]",

@@ -14,7 +14,7 @@ from tests.conftest import Service
 from tests.peers import MODEL, TALK, address, openai_client, png, silence
 
 FILE = ("talk.mp3", TALK)
-SEGMENTS = [("one", 0.576, 9.104), ("two", 9.104, 17.632), ("one", 18.24, 25.04), ("two", 25.04, 31.84)]
+SEGMENTS = [("one", 0.576, 9.088), ("two", 9.088, 17.6), ("one", 18.24, 25.008), ("two", 25.008, 31.776)]
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_verbose_json_has_segments_and_invents_nothing(client: openai.OpenAI) ->
     ("wanted", "begins", "kind"),
     [
         ("text", "one two one two\n", "text/plain"),
-        ("srt", "1\n00:00:00,576 --> 00:00:09,104\none\n\n2\n", "application/x-subrip"),
-        ("vtt", "WEBVTT\n\n00:00:00.576 --> 00:00:09.104\none\n", "text/vtt"),
+        ("srt", "1\n00:00:00,576 --> 00:00:09,088\none\n\n2\n", "application/x-subrip"),
+        ("vtt", "WEBVTT\n\n00:00:00.576 --> 00:00:09.088\none\n", "text/vtt"),
     ],
 )
 def test_text_and_subtitles_are_texts(client: openai.OpenAI, wanted: Any, begins: str, kind: str) -> None:
