@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Asked:
     files: tuple[Path, ...]
     params: Mapping[str, Any]
     webhook_url: str = ""
+    place: Path | None = None  #: of its result, in the folder for results, without a suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Wanted:
     as_json: bool = False
     out: Path | None = None
     timeout: float | None = None  #: in seconds, for all jobs together
+    at_once: int = 32  #: jobs that wait or run at a time
+    again: bool = False  #: also what has a result that is newer than its input
 
     @property
     def text_format(self) -> str:
@@ -58,13 +61,13 @@ class Delivery:
         self._wanted = wanted
         self._progress = progress
         self._several = len(asked) > 1
-        self._file_names = _file_names(asked, wanted.suffix)
+        self._file_names = file_names(asked, wanted.suffix)
         self._written = 0
-        self.is_faulty = False
+        self.faulty = 0
 
     def hand_over(self, number: int, outcome: Outcome) -> None:
         """Show one outcome. Raises `OSError` when stdout is closed."""
-        self.is_faulty |= bool(outcome.faults)
+        self.faulty += bool(outcome.faults)
         with self._progress.pause_without(number):
             for fault in outcome.faults:
                 show.say_fault(outcome.asked.name, fault)
@@ -82,28 +85,49 @@ class Delivery:
         self._written += 1
 
     def _save(self, path: Path, text: str) -> None:
+        half = path.with_name(f".{path.name}.half")  # what is interrupted must not look finished the next time
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            half.write_text(text, encoding="utf-8")
+            half.replace(path)
         except OSError as error:
-            self.is_faulty = True
+            self.faulty += 1
             show.say_fault(str(path), Fault("unwritable_file", f"{error.strerror or error}."))
             return
         if not self._wanted.as_json:
             show.write(f"{path}\n")
 
 
-def _file_names(asked: Sequence[Asked], suffix: str) -> list[str]:
+def file_names(asked: Sequence[Asked], suffix: str) -> list[str]:
     """Name a file for each job after its input, numbered where two inputs have one name."""
     names: dict[str, None] = {}
     for one in asked:
-        stem, count = Path(one.name).stem, 1
-        name = f"{stem}{suffix}"
+        place, count = str(one.place or Path(one.name).stem), 1
+        name = f"{place}{suffix}"
         while name in names:
             count += 1
-            name = f"{stem}-{count}{suffix}"
+            name = f"{place}-{count}{suffix}"
         names[name] = None
     return list(names)
+
+
+def undone(asked: Sequence[Asked], wanted: Wanted) -> list[Asked]:
+    """Leave out what has a result already that is not older than its input: so a long run goes on where it stopped."""
+    if wanted.out is None or wanted.again:
+        return list(asked)
+    targets = [wanted.out / name for name in file_names(asked, wanted.suffix)]
+    return [
+        replace(one, place=target.relative_to(wanted.out).with_suffix(""))
+        for one, target in zip(asked, targets, strict=True)
+        if not _is_done(target, one.files)
+    ]
+
+
+def _is_done(target: Path, files: Sequence[Path]) -> bool:
+    try:
+        return target.stat().st_mtime >= max(file.stat().st_mtime for file in files)
+    except OSError:
+        return False
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from worker.engines.memory import Shape, check, gb
 
 _LEAST_PYTHON = (3, 11)
 _CPU_PACKAGES = ("rapidocr", "onnxruntime", "moonshine_voice")
+_TRANSFORMERS_PACKAGES = ("torch", "transformers", "peft", "xgrammar")
 _ANSWER_S = 3.0
 _PROGRAM_S = 20.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -58,16 +59,19 @@ class Finding:
         return not self.advice
 
 
-def examine() -> bool:
+def examine(*, as_json: bool = False) -> bool:
     """Make all checks and write a line for each to stdout; returns whether all is well."""
     well = True
     for finding in findings():
+        well &= finding.is_well
+        if as_json:
+            show.write_json({"about": finding.about, "ok": finding.is_well} | asdict(finding))
+            continue
         verdict = "ok    " if finding.is_well else "not ok"
         show.write(
             show.printable(f"{verdict}  {finding.about}: {' — '.join(filter(None, (finding.found, finding.advice)))}")
             + "\n"
         )
-        well &= finding.is_well
     return well
 
 
@@ -89,6 +93,8 @@ def findings() -> Iterator[Finding]:
     yield _engine_packages(settings)
     if settings.engine == "vllm":
         yield _vllm()
+    if settings.engine == "transformers":
+        yield _transformers()
     yield _gpu(settings, cards(), in_use=is_ours)
     yield _model_files(settings)
     if is_ours:
@@ -190,7 +196,15 @@ def _wants_phi4(settings: Settings) -> bool:
     """Whether a worker here would load Phi-4: it is asked for, or "auto" finds all that it takes."""
     if settings.engine == "auto":
         return has_cuda_device() and importlib.util.find_spec("vllm") is not None
-    return settings.engine == "vllm"
+    return settings.engine in ("vllm", "transformers")
+
+
+def _transformers() -> Finding:
+    missing = [name for name in _TRANSFORMERS_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        advice = "install the extra: pip install 'phi4-service[transformers]'"
+        return Finding("transformers engine", f"not installed: {', '.join(missing)}", advice)
+    return Finding("transformers engine", f"transformers {version('transformers')} is installed")
 
 
 def _vllm() -> Finding:
@@ -206,6 +220,8 @@ def _gpu(settings: Settings, found: Sequence[Card], *, in_use: bool) -> Finding:
     told = "; ".join(f"{c.name}, {gb(c.free)} of {gb(c.total)} GB free, driver {c.driver}" for c in found)
     if not _wants_phi4(settings):
         return Finding(about, told or "none found; the engine that is set needs none")
+    if not found and settings.engine == "transformers":
+        return Finding(about, "none found; this engine runs on the CPU then, slowly")
     if not found and has_cuda_device():
         return Finding(about, "there is one, but nvidia-smi does not tell its memory", "see what nvidia-smi says")
     if not found:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from cli import show
-from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of
+from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of, undone
 from cli.remote import BrokenOff, Job, Refused, Remote, RemoteError, Unreachable
 from cli.show import Fault, Progress
 from phi4.job import Status
@@ -29,10 +29,14 @@ _ENDED = frozenset(s.value for s in Status if s.is_terminal)
 
 
 def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
-    """Run jobs and show their outcomes; returns the exit code: 0, 1 when anything went wrong, 130 after Ctrl-C."""
+    """Run jobs and show their outcomes; returns the exit code: 0, 1 when anything went wrong, 130 after Ctrl-C.
+
+    What a run before has done is left out.
+    """
+    wished, asked = len(asked), undone(asked, wanted)
     progress = show.progress([one.name for one in asked])
     delivery = Delivery(asked, wanted, progress)
-    batch = Batch(Remote(url), progress, wanted=wanted.text_format, timeout=wanted.timeout)
+    batch = Batch(Remote(url), progress, wanted=wanted.text_format, timeout=wanted.timeout, at_once=wanted.at_once)
     try:
         with progress:
             asyncio.run(batch.run(asked, delivery.hand_over))
@@ -42,7 +46,14 @@ def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
     except Unreachable as error:
         show.complain(error.message)
         return 1
-    return 1 if delivery.is_faulty else 0
+    if wished > 1:
+        show.say(_summary(len(asked) - delivery.faulty, wished - len(asked), delivery.faulty))
+    return 1 if delivery.faulty else 0
+
+
+def _summary(done: int, skipped: int, faulty: int) -> str:
+    counts = ((done, "done"), (skipped, "done before (--again does all)"), (faulty, "with errors"))
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 class Batch:
@@ -51,13 +62,16 @@ class Batch:
     `wanted` is the format of their results, '' for none; `timeout` is in seconds, for all of them together.
     """
 
-    def __init__(self, remote: Remote, progress: Progress, *, wanted: str, timeout: float | None) -> None:
+    def __init__(
+        self, remote: Remote, progress: Progress, *, wanted: str, timeout: float | None, at_once: int = 32
+    ) -> None:
         self._remote = remote
         self._progress = progress
         self._wanted = wanted
         self._timeout = timeout
         self._deadline: float | None = None
         self._slots = asyncio.Semaphore(_SLOTS)
+        self._at_once = asyncio.Semaphore(at_once)
         #: The submission of every job that may have to be cancelled.
         self._submissions: dict[int, asyncio.Task[Job]] = {}
         #: How many jobs were cancelled because nobody waits for them any more, and how many could not be.
@@ -92,7 +106,7 @@ class Batch:
 
     async def _outcome(self, number: int, asked: Asked) -> Outcome:
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._deadline), self._at_once:
                 return await self._followed(number, asked)
         except TimeoutError:
             await self._abandon(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from phi4 import __version__
 
 if TYPE_CHECKING:
     from cli.delivery import Asked, Wanted
+    from cli.inputs import Source
     from cli.remote import Remote
     from phi4.params import JobType
     from phi4.settings import Settings
@@ -31,6 +31,11 @@ _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "p
 # Rich would draw boxes around the help, and take a quarter of a second to be loaded for it.
 app = typer.Typer(help="OCR, visual question answering and speech recognition.", rich_markup_mode=None, **_OPTIONS)
 jobs = typer.Typer(help="See and cancel jobs.", rich_markup_mode=None, **_OPTIONS)
+_COMPLETE = "_PHI4_COMPLETE"
+if _COMPLETE in os.environ:  # a shell asks; typer does this by itself only with options that install completion
+    from typer._completion_classes import completion_init
+
+    completion_init()
 app.add_typer(jobs, name="jobs")
 app.add_typer(engine_commands.app)
 app.add_typer(keys.app, name="keys")
@@ -65,7 +70,12 @@ _Timeout = Annotated[
 _Out = Annotated[
     Path | None, typer.Option("--out", file_okay=False, help="Write a file for each result into this folder.")
 ]
-_Files = Annotated[list[Path], typer.Argument(metavar="FILE", show_default=False)]
+_Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE", show_default=False, help="Files, folders, patterns, or - for what is piped in."),
+]
+_AtOnce = Annotated[int, typer.Option(min=1, max=1_000, help="Jobs that wait or run at a time.")]
+_Again = Annotated[bool, typer.Option("--again", help="Also what has a result in --out that is newer than its input.")]
 _Pages = Annotated[str | None, typer.Option(help='Pages of a document, such as "1-3,7".')]
 _JobId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
 _Format = Literal["markdown", "text", "srt", "vtt", "json"]
@@ -95,13 +105,15 @@ def ocr(
     url: _Url = "",
     as_json: _Json = False,
     timeout: _Timeout = None,
+    at_once: _AtOnce = 32,
+    again: _Again = False,
 ) -> None:
     """Read the text of images and PDFs."""
-    from cli.delivery import Asked, Wanted
+    from cli.delivery import Wanted
 
     params = _params("ocr", format=format, pages=pages)
-    asked = [Asked(str(file), "ocr", (file,), params) for file in files]
-    _run(asked, Wanted(format, _SUFFIXES[format], as_json, out, timeout), url)
+    wanted = Wanted(format, _SUFFIXES[format], as_json, out, timeout, at_once, again)
+    _run(_asked(files, "ocr", params), wanted, url)
 
 
 @app.command()
@@ -120,8 +132,13 @@ def ask(
     from cli.delivery import Asked, Wanted
 
     params = _params("vqa", question=question, pages=pages, response_schema=_read_schema(schema))
-    name = ", ".join(str(file) for file in files)
-    _run([Asked(name, "vqa", tuple(files), params)], Wanted("text", as_json=as_json, timeout=timeout), url)
+    sources = _found(files, "vqa")
+    name = ", ".join(source.name for source in sources)
+    _run(
+        [Asked(name, "vqa", tuple(source.path for source in sources), params)],
+        Wanted("text", as_json=as_json, timeout=timeout),
+        url,
+    )
 
 
 @app.command()
@@ -135,13 +152,15 @@ def transcribe(
     url: _Url = "",
     as_json: _Json = False,
     timeout: _Timeout = None,
+    at_once: _AtOnce = 32,
+    again: _Again = False,
 ) -> None:
     """Write down what is said in recordings."""
-    from cli.delivery import Asked, Wanted
+    from cli.delivery import Wanted
 
     params = _params("asr", task=task, language=language, target_language=to)
-    asked = [Asked(str(file), "asr", (file,), params) for file in files]
-    _run(asked, Wanted(format, _SUFFIXES[format], as_json, out, timeout), url)
+    wanted = Wanted(format, _SUFFIXES[format], as_json, out, timeout, at_once, again)
+    _run(_asked(files, "asr", params), wanted, url)
 
 
 @jobs.command("list")
@@ -192,6 +211,38 @@ def cancel_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
     (show.write_json if as_json else show.job)(job)
 
 
+@jobs.command("retry")
+def retry_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
+    """Run a failed or cancelled job again, while its input is kept."""
+    from cli import show
+
+    job = _call(url, lambda remote: remote.retry(job_id))
+    (show.write_json if as_json else show.job)(job)
+
+
+@jobs.command("delete")
+def delete_job(job_id: _JobId, url: _Url = "") -> None:
+    """Erase a job, its input and its result; one that runs is stopped."""
+    _call(url, lambda remote: remote.delete(job_id))
+
+
+@jobs.command("deliveries")
+def list_deliveries(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
+    """Show what became of a job's webhooks."""
+    from cli import show
+
+    for delivery in _call(url, lambda remote: remote.deliveries(job_id)):
+        (show.write_json if as_json else show.delivery)(delivery)
+
+
+@jobs.command("replay")
+def replay_delivery(
+    job_id: _JobId, event: Annotated[str, typer.Argument(metavar="EVENT", show_default=False)], url: _Url = ""
+) -> None:
+    """Send a webhook again; `phi4 jobs deliveries` tells its id."""
+    _call(url, lambda remote: remote.replay(job_id, event))
+
+
 @jobs.command("watch")
 def watch_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
     """Show what happens to a job until it ends; exits with 0 when it completed."""
@@ -225,14 +276,38 @@ def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each check.")] = False) -> None:
     """Check what the service needs on this machine, and say what to do."""
     from cli.doctor import examine
 
-    raise typer.Exit(0 if examine() else 1)
+    raise typer.Exit(0 if examine(as_json=as_json) else 1)
+
+
+@app.command()
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
+    """Write what completes words in a shell: eval "$(phi4 completion bash)"."""
+    from typer._completion_shared import get_completion_script
+
+    typer.echo(get_completion_script(prog_name="phi4", complete_var=_COMPLETE, shell=shell))
 
 
 app.command()(plan)
+
+
+def _found(files: list[Path], job_type: JobType) -> list[Source]:
+    from cli.inputs import NothingFound, found
+
+    try:
+        return found(files, job_type)
+    except NothingFound as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _asked(files: list[Path], job_type: JobType, params: Mapping[str, Any]) -> list[Asked]:
+    from cli.delivery import Asked
+
+    sources = _found(files, job_type)
+    return [Asked(one.name, job_type, (one.path,), params, place=one.place) for one in sources]
 
 
 def _params(job_type: JobType, **given: Any) -> Mapping[str, Any]:
@@ -264,6 +339,8 @@ def _run(asked: list[Asked], wanted: Wanted, url: str) -> None:
 
 
 def _call(url: str, ask: Callable[[Remote], Awaitable[T]]) -> T:
+    import asyncio
+
     from cli.remote import Remote
 
     async def call() -> T:

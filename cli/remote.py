@@ -149,6 +149,23 @@ class Remote:
         """Ask a job to stop; a job that ended stays as it is."""
         return self._job(await self._request("POST", _path(job_id, "cancel")))
 
+    async def retry(self, job_id: str) -> Job:
+        """Run a job again."""
+        return self._job(await self._request("POST", _path(job_id, "retry")))
+
+    async def delete(self, job_id: str) -> None:
+        """Erase a job."""
+        await self._request("DELETE", _path(job_id))
+
+    async def deliveries(self, job_id: str) -> list[dict[str, Any]]:
+        """List a job's webhooks with their tries, the newest event first."""
+        response = await self._request("GET", _path(job_id, "deliveries"))
+        return cast(list[dict[str, Any]], self._object(response, "data")["data"])
+
+    async def replay(self, job_id: str, event: str) -> None:
+        """Send a webhook of a job again."""
+        await self._request("POST", _path(job_id, "deliveries", quote(event, safe=""), "replay"))
+
     async def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             response = await self._client.request(method, path, **more)

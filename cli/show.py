@@ -238,10 +238,22 @@ def job(shown: Mapping[str, Any]) -> None:
         "input": _files(shown),
         "params": json.dumps(shown["params"], ensure_ascii=False),
         "model": f"{shown['model']} ({shown['engine']})" if shown.get("engine") else shown["model"],
+        "cached from": shown.get("cached_from", ""),
         "usage": ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in shown["usage"].items()),
         "error": f"{error['message']} ({error['code']})" if error else "",
     }
     table(("FIELD", "VALUE"), [[name, str(value)] for name, value in fields.items() if value])
+
+
+def delivery(shown: Mapping[str, Any]) -> None:
+    """Write one webhook and its tries to stdout."""
+    rows = [[shown["id"], shown["event"], shown["state"], _when(shown["created_at"])]]
+    for attempt in shown["attempts"]:
+        said = str(attempt["status"] or attempt["error"])
+        rows.append([f"  try {attempt['number']}", said, f"{attempt['duration_ms']} ms", _when(attempt["at"])])
+    if shown["next_attempt_at"]:
+        rows.append(["  next", "", "", _when(shown["next_attempt_at"])])
+    table(("WEBHOOK", "EVENT", "STATE", "WHEN"), rows)
 
 
 def _files(shown: Mapping[str, Any]) -> str:

@@ -146,7 +146,5 @@ def test_the_table_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_measurement_is_refused_with_those_there_are() -> None:
     """Also those that take arguments of their own."""
-    with pytest.raises(
-        SystemExit, match=r"unknown: speed; there are: overhead, .*, gpu, quality"
-    ):
+    with pytest.raises(SystemExit, match=r"unknown: speed; there are: overhead, .*, gpu, quality"):
         bench(["speed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from cli import doctor as examined
 from cli.embedded import free_port
 from cli.main import app
 from tests.checkpoints import write_model
@@ -302,3 +304,27 @@ def test_a_wrong_setting_is_named(doctor: Examine) -> None:
     assert told["settings"][1].startswith("PORT='eighty': ")
     assert set(told) == {"Python", "settings"}
     assert code == 1
+
+
+def test_the_transformers_engine_needs_its_packages(doctor: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names what is missing and the extra that brings it."""
+    monkeypatch.setattr(examined, "_TRANSFORMERS_PACKAGES", ("no_such_package",))
+
+    _, told = doctor(PHI4_ENGINE="transformers")
+
+    verdict, text = told["transformers engine"]
+    assert verdict == "not ok"
+    assert text.startswith("not installed: no_such_package")
+    assert "phi4-service[transformers]" in text
+
+
+def test_json_is_one_object_for_each_check(tmp_path: Path) -> None:
+    """For programs: the same findings, and the same exit code."""
+    env = {"PHI4_DATA_DIR": str(tmp_path), "PHI4_MIN_FREE_DISK_MB": "0", "PHI4_ENGINE": "cpu", "PORT": str(free_port())}
+
+    result = CliRunner().invoke(app, ["doctor", "--json"], env=env | {"REDIS_URL": None})
+
+    findings = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {"about", "ok", "found", "advice"} == set(findings[0])
+    assert (result.exit_code == 0) == all(finding["ok"] for finding in findings)
+    assert "data folder" in [finding["about"] for finding in findings]
