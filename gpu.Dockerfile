@@ -53,6 +53,8 @@ RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-gpu.txt
 COPY deploy/vllm-plugin /app/
 COPY phi4 phi4
 COPY worker worker
+# `python -m cli predict` and `serve`, without a service.
+COPY cli cli
 USER phi4
 EXPOSE 9108
 # The first start downloads 12 GB and compiles for minutes.

@@ -18,4 +18,4 @@ compile vllm-cpu --python-platform x86_64-manylinux_2_34 --extra local --group b
 # The worker of gpu.Dockerfile: vLLM as it was measured on a GPU (0.26.0 with torch 2.11.0), for Linux on x86-64, Python 3.12.
 uv pip compile pyproject.toml --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command requirements/compile.sh \
-  --extra worker --extra gpu --extra s3 --extra otel --constraints requirements/worker-gpu-pins.txt -o requirements/worker-gpu.txt
+  --extra worker --extra gpu --extra cli --extra s3 --extra otel --constraints requirements/worker-gpu-pins.txt -o requirements/worker-gpu.txt
