@@ -7,8 +7,8 @@ import binascii
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NoReturn, cast
 
 from flask import Request
@@ -19,7 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import field_errors, invalid, invalid_fields
 from api.schemas import JobInput, JobRequest
-from phi4.errors import EmptyInput, MalformedRequest, UnsupportedMedia
+from phi4.errors import EmptyInput, MalformedRequest, NotFound, UnsupportedMedia
 from phi4.media_type import HEAD_BYTES, kinds_for, sniff
 from phi4.params import PARAMS, JobType, chat_media
 
@@ -45,8 +45,11 @@ class Submission:
     uploads: tuple[Upload, ...]
 
 
-def read(request: Request, *, max_inputs: int) -> Submission:
-    """Read a submission. Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`."""
+def read(request: Request, *, max_inputs: int, stored: Callable[[str], Upload]) -> Submission:
+    """Read a submission; `stored` opens an uploaded file by its id, or raises `NotFound`.
+
+    Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`.
+    """
     match request.mimetype:
         case "application/json":
             fields, files = read_json(whole(request)), []
@@ -55,7 +58,7 @@ def read(request: Request, *, max_inputs: int) -> Submission:
         case other:
             raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
     job = _checked(fields)
-    uploads = [_from_json(n, i) for n, i in enumerate(job.input)] + [from_file(f) for f in files]
+    uploads = [_from_json(n, i, stored) for n, i in enumerate(job.input)] + [from_file(f) for f in files]
     return submission(job, uploads, max_inputs=max_inputs)
 
 
@@ -172,9 +175,15 @@ def check_schema(schema: Mapping[str, Any], field: str) -> None:
         raise invalid(field, f"is no JSON Schema at {error.json_path[:100]}") from None
 
 
-def _from_json(number: int, one: JobInput) -> Upload:
+def _from_json(number: int, one: JobInput, stored: Callable[[str], Upload]) -> Upload:
     if one.url is not None:
         return Upload(one.filename, url=one.url)
+    if one.file_id is not None:
+        try:
+            upload = stored(one.file_id)
+        except NotFound:
+            raise invalid(f"input.{number}.file_id", "names no file of yours") from None
+        return replace(upload, filename=one.filename or upload.filename)
     return Upload(one.filename, io.BytesIO(decoded(one.data or "", f"input.{number}.data")))
 
 

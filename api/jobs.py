@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -35,7 +36,8 @@ def blueprint(services: Services) -> Blueprint:
         """Accept a job; with `Prefer: wait=n` answer its end when it comes in time."""
         key, seconds = _idempotency_key(), _preferred_wait()
         with services.submit.reserving(caller().owner, key):
-            submission = body.read(request, max_inputs=services.settings.max_inputs)
+            stored = partial(services.stored, owner=caller().owner)
+            submission = body.read(request, max_inputs=services.settings.max_inputs, stored=stored)
             accepted = services.submit.accept(
                 submission, caller=caller(), idempotency_key=key, traceparent=traceparent()
             )

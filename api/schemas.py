@@ -37,18 +37,19 @@ def _when_ended() -> list[WebhookEvent]:
 
 
 class JobInput(BaseModel):
-    """One input: exactly one of `url` and `data`."""
+    """One input: exactly one of `url`, `data` and `file_id`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: _Url | None = Field(None, description="Fetched by the service; public addresses only")
     data: str | None = Field(None, description="Base64, or a data: URL")
+    file_id: str | None = Field(None, min_length=1, max_length=100, description="A file of `POST /v1/files`")
     filename: str = Field("", max_length=255, description="Shown back, never used as a path")
 
     @model_validator(mode="after")
     def _one_source(self) -> JobInput:
-        if (self.url is None) == (self.data is None):
-            raise ValueError("give exactly one of url and data")
+        if [self.url, self.data, self.file_id].count(None) != 2:
+            raise ValueError("give exactly one of url, data and file_id")
         return self
 
 

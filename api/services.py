@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from api.body import Upload
 from api.submit import Submit
 from api.views import Views
 from phi4.blobs import Blobs
@@ -28,6 +29,11 @@ class Services:
     room_for_streams: threading.Semaphore
     #: Set when this process was told to end; streams end then, and their readers come back to another process.
     closing: threading.Event
+
+    def stored(self, file_id: str, owner: str) -> Upload:
+        """Open an uploaded file of an owner's as an input. Raises `NotFound`, `BlobMissing`."""
+        file = self.store.files.get(file_id, owner)
+        return Upload(file.filename, self.blobs.open(file.blob))
 
     @classmethod
     def build(cls, settings: Settings, closing: threading.Event) -> Services:

@@ -23,6 +23,7 @@ def clients() -> Iterator[Figure]:
     """Measure chat completions on an engine that answers at once, then many streams of one that writes slowly."""
     with running(INSTANT) as service:
         yield _chat_overhead(service)
+        yield _batch(service)
     with running("bench.engines:Typist", max_in_flight=_STREAMS, max_event_streams=_STREAMS) as service:
         yield from _streams(service)
 
@@ -41,6 +42,26 @@ def _chat_overhead(service: Service, rounds: int = 200) -> Figure:
         f"times; idle service, instant engine, median of {rounds}"
     )
     return Figure("chat_overhead_p50_ms", round(statistics.median(added[20:]), 2), "ms", conditions)
+
+
+def _batch(service: Service, lines: int = 1_000) -> Figure:
+    asked = (
+        {"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions", "body": _chat(photo(8, n))}
+        for n in range(lines)
+    )
+    text = "\n".join(json.dumps(line) for line in asked).encode()
+    file = service.http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("lines.jsonl", text)})
+    wanted = {"input_file_id": file.json()["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    begun = time.perf_counter()
+    batch = service.http.post("/v1/batches", json=wanted).raise_for_status().json()
+    while batch["status"] not in ("completed", "failed"):
+        time.sleep(0.1)
+        batch = service.http.get(f"/v1/batches/{batch['id']}").raise_for_status().json()
+    took = time.perf_counter() - begun
+    if batch["request_counts"]["completed"] != lines:
+        raise RuntimeError(f"a batch ended with {batch['request_counts']}")
+    conditions = f"one batch of {lines} chat lines, each with an 8 kB JPEG of its own, from POST to its output file, instant engine"
+    return Figure("batch_lines_per_second", round(lines / took, 1), "lines/s", conditions)
 
 
 def _chat(picture: bytes | None = None, **fields: object) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from api.openai.errors import checked, refuse, status_of_failure, without
 from api.problems import failure_of
 from api.schemas import JobRequest
 from api.services import Services
-from phi4.errors import InvalidRequest, MalformedRequest, Phi4Error
+from phi4.errors import InvalidRequest, MalformedRequest, NotFound, Phi4Error
 from phi4.job import Job, new_id
 from phi4.store import Batch
 
@@ -94,10 +94,10 @@ def _recording(services: Services, batch: Batch, file: object) -> Upload:
         raise refuse("file", "must be the id of an uploaded file, or base64", "missing_required_parameter")
     if not file.startswith("file_"):
         return chat_request.decoded(file, "file")
-    stored = services.store.files.find(file)
-    if stored is None or stored.owner != batch.owner:
-        raise refuse("file", f"there is no file {file[:100]!r}", "invalid_value")
-    return Upload(stored.filename, services.blobs.open(stored.blob))
+    try:
+        return services.stored(file, batch.owner)
+    except NotFound:
+        raise refuse("file", "names no file of yours", "invalid_value") from None
 
 
 def answer(services: Services, batch: Batch, line: Line, job: Job | None) -> dict[str, Any]:
