@@ -60,7 +60,7 @@ def _batch(service: Service, lines: int = 1_000) -> Figure:
     took = time.perf_counter() - begun
     if batch["request_counts"]["completed"] != lines:
         raise RuntimeError(f"a batch ended with {batch['request_counts']}")
-    conditions = f"one batch of {lines} chat lines, each with an 8 kB JPEG of its own, from POST to its output file, instant engine"
+    conditions = f"{lines} chat lines, each with an 8 kB JPEG of its own, from POST to the output file; instant engine"
     return Figure("batch_lines_per_second", round(lines / took, 1), "lines/s", conditions)
 
 
