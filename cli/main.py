@@ -6,64 +6,37 @@ import io
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import engine_commands, keys
+from cli import engine_commands, job_commands, keys
 from cli.errors import plain_errors
+from cli.options import Json, Url
 from cli.plan import plan
 from phi4 import __version__
 
 if TYPE_CHECKING:
     from cli.delivery import Asked, Wanted
     from cli.inputs import Source
-    from cli.remote import Remote
     from phi4.params import JobType
     from phi4.settings import Settings
-
-T = TypeVar("T")
 
 _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 # Rich would draw boxes around the help, and take a quarter of a second to be loaded for it.
 app = typer.Typer(help="OCR, visual question answering and speech recognition.", rich_markup_mode=None, **_OPTIONS)
-jobs = typer.Typer(help="See and cancel jobs.", rich_markup_mode=None, **_OPTIONS)
 _COMPLETE = "_PHI4_COMPLETE"
 if _COMPLETE in os.environ:  # a shell asks; typer does this by itself only with options that install completion
     from typer._completion_classes import completion_init
 
     completion_init()
-app.add_typer(jobs, name="jobs")
+app.add_typer(job_commands.app, name="jobs")
 app.add_typer(engine_commands.app)
 app.add_typer(keys.app, name="keys")
 
 
-def _http_url(value: str) -> str:
-    url = value or f"http://127.0.0.1:{os.environ.get('PORT') or 8000}"
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise typer.BadParameter(f"{url!r} is not an http or https URL (from --url, PHI4_URL or PORT).")
-    return url
-
-
-_Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        envvar="PHI4_URL",
-        callback=_http_url,
-        help="Where the service is.  [default: http://127.0.0.1:$PORT, port 8000]",
-        show_default=False,
-    ),
-]
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object for each job, on stdout.")]
 _Timeout = Annotated[
     float | None, typer.Option(min=1, help="Seconds after which jobs that have not ended are cancelled.")
 ]
@@ -77,8 +50,6 @@ _Files = Annotated[
 _AtOnce = Annotated[int, typer.Option(min=1, max=1_000, help="Jobs that wait or run at a time.")]
 _Again = Annotated[bool, typer.Option("--again", help="Also what has a result in --out that is newer than its input.")]
 _Pages = Annotated[str | None, typer.Option(help='Pages of a document, such as "1-3,7".')]
-_JobId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
-_Format = Literal["markdown", "text", "srt", "vtt", "json"]
 _SUFFIXES = {"markdown": ".md", "text": ".txt", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
 
 
@@ -102,8 +73,8 @@ def ocr(
     format: Annotated[Literal["markdown", "text"], typer.Option(help="What each page is written as.")] = "markdown",
     pages: _Pages = None,
     out: _Out = None,
-    url: _Url = "",
-    as_json: _Json = False,
+    url: Url = "",
+    as_json: Json = False,
     timeout: _Timeout = None,
     at_once: _AtOnce = 32,
     again: _Again = False,
@@ -124,8 +95,8 @@ def ask(
         Path | None, typer.Option(dir_okay=False, exists=True, help="A JSON Schema that the answer must fit.")
     ] = None,
     pages: _Pages = None,
-    url: _Url = "",
-    as_json: _Json = False,
+    url: Url = "",
+    as_json: Json = False,
     timeout: _Timeout = None,
 ) -> None:
     """Ask one question about images and PDFs, all of them together."""
@@ -149,8 +120,8 @@ def transcribe(
     language: Annotated[str | None, typer.Option(help="What is spoken, such as de; found out by default.")] = None,
     to: Annotated[str | None, typer.Option(help="What --task translate writes, such as fr.  [default: en]")] = None,
     out: _Out = None,
-    url: _Url = "",
-    as_json: _Json = False,
+    url: Url = "",
+    as_json: Json = False,
     timeout: _Timeout = None,
     at_once: _AtOnce = 32,
     again: _Again = False,
@@ -161,94 +132,6 @@ def transcribe(
     params = _params("asr", task=task, language=language, target_language=to)
     wanted = Wanted(format, _SUFFIXES[format], as_json, out, timeout, at_once, again)
     _run(_asked(files, "asr", params), wanted, url)
-
-
-@jobs.command("list")
-def list_jobs(
-    status: Annotated[str, typer.Option(help="Only jobs that stand so, such as failed.", show_default=False)] = "",
-    type: Annotated[str, typer.Option(help="Only ocr, vqa or asr.", show_default=False)] = "",
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    url: _Url = "",
-    as_json: _Json = False,
-) -> None:
-    """List the newest jobs."""
-    from cli import show
-
-    listed = _call(url, lambda remote: remote.newest(status=status, type=type, limit=limit))
-    if as_json:
-        for job in listed:
-            show.write_json(job)
-    else:
-        show.jobs(listed)
-
-
-@jobs.command("show")
-def show_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
-    """Show a job."""
-    from cli import show
-
-    job = _call(url, lambda remote: remote.show(job_id))
-    (show.write_json if as_json else show.job)(job)
-
-
-@jobs.command("result")
-def show_result(
-    job_id: _JobId, format: Annotated[_Format, typer.Option(help="What to write.")] = "json", url: _Url = ""
-) -> None:
-    """Write the result of a job."""
-    from cli import show
-
-    text = _call(url, lambda remote: remote.result(job_id, format))
-    show.write(text if text.endswith("\n") or not text else text + "\n")
-
-
-@jobs.command("cancel")
-def cancel_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
-    """Cancel a job."""
-    from cli import show
-
-    job = _call(url, lambda remote: remote.cancel(job_id))
-    (show.write_json if as_json else show.job)(job)
-
-
-@jobs.command("retry")
-def retry_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
-    """Run a failed or cancelled job again, while its input is kept."""
-    from cli import show
-
-    job = _call(url, lambda remote: remote.retry(job_id))
-    (show.write_json if as_json else show.job)(job)
-
-
-@jobs.command("delete")
-def delete_job(job_id: _JobId, url: _Url = "") -> None:
-    """Erase a job, its input and its result; one that runs is stopped."""
-    _call(url, lambda remote: remote.delete(job_id))
-
-
-@jobs.command("deliveries")
-def list_deliveries(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
-    """Show what became of a job's webhooks."""
-    from cli import show
-
-    for delivery in _call(url, lambda remote: remote.deliveries(job_id)):
-        (show.write_json if as_json else show.delivery)(delivery)
-
-
-@jobs.command("replay")
-def replay_delivery(
-    job_id: _JobId, event: Annotated[str, typer.Argument(metavar="EVENT", show_default=False)], url: _Url = ""
-) -> None:
-    """Send a webhook again; `phi4 jobs deliveries` tells its id."""
-    _call(url, lambda remote: remote.replay(job_id, event))
-
-
-@jobs.command("watch")
-def watch_job(job_id: _JobId, url: _Url = "", as_json: _Json = False) -> None:
-    """Show what happens to a job until it ends; exits with 0 when it completed."""
-    from cli.watch import watch
-
-    raise typer.Exit(_call(url, lambda remote: watch(remote, job_id, as_json=as_json)))
 
 
 _Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Where to listen.  [default: $PORT, or 8000]")]
@@ -336,19 +219,6 @@ def _run(asked: list[Asked], wanted: Wanted, url: str) -> None:
     from cli.jobs import run
 
     raise typer.Exit(run(asked, wanted, url=url))
-
-
-def _call(url: str, ask: Callable[[Remote], Awaitable[T]]) -> T:
-    import asyncio
-
-    from cli.remote import Remote
-
-    async def call() -> T:
-        async with Remote(url) as remote:
-            return await ask(remote)
-
-    with plain_errors():
-        return asyncio.run(call())
 
 
 def _settings(**given: object) -> Settings:

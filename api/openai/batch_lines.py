@@ -127,7 +127,12 @@ def wrong(error: Phi4Error, number: int) -> dict[str, Any]:
     """Tell what is wrong with a line (from 1), as a batch's `errors` do."""
     told = error_body(failure_of(error))["error"]
     code = told["code"] if isinstance(error, InvalidRequest) else "invalid_json_line"
-    return {"code": code, "line": number, "message": told["message"], "param": told["param"]}
+    return fault(code, told["message"], line=number, param=told["param"])
+
+
+def fault(code: str, message: str, *, line: int | None = None, param: str | None = None) -> dict[str, Any]:
+    """Write one of a batch's `errors`."""
+    return {"code": code, "line": line, "message": message, "param": param}
 
 
 def written(custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None = None) -> bytes:

@@ -104,7 +104,7 @@ class BatchRunner:
             elif batch.is_over:
                 self._close(batch)
         except BlobMissing:
-            self._fail(batch, [_wrong("file_gone", "The input file is gone.")])
+            self._fail(batch, [batch_lines.fault("file_gone", "The input file is gone.")])
 
     # -- validating
 
@@ -122,13 +122,13 @@ class BatchRunner:
             else:
                 if line.custom_id in seen:
                     told = f"The custom_id {line.custom_id[:100]!r} is taken by an earlier line."
-                    wrong.append(_wrong("duplicate_custom_id", told, line=number, param="custom_id"))
+                    wrong.append(batch_lines.fault("duplicate_custom_id", told, line=number, param="custom_id"))
                 seen.add(line.custom_id)
             if len(wrong) >= _MOST_ERRORS or total > _MOST_LINES:
                 break
         if total > _MOST_LINES or not total:
-            too_many = _wrong("too_many_requests", f"A batch has at most {_MOST_LINES} lines.")
-            wrong = [too_many if total else _wrong("empty_file", "The file has no lines.")]
+            too_many = batch_lines.fault("too_many_requests", f"A batch has at most {_MOST_LINES} lines.")
+            wrong = [too_many if total else batch_lines.fault("empty_file", "The file has no lines.")]
         if wrong:
             return self._fail(batch, wrong)
         now = self._store.now_ms()
@@ -294,10 +294,6 @@ class BatchRunner:
 def _is_cut_short(batch: Batch) -> bool:
     """Whether lines were given up: finalizing begins then, at the wish of its owner or after its day."""
     return bool(batch.cancelling_ms) or batch.finalizing_ms > batch.ends_ms
-
-
-def _wrong(code: str, message: str, *, line: int | None = None, param: str | None = None) -> dict[str, Any]:
-    return {"code": code, "line": line, "message": message, "param": param}
 
 
 def _counts(lines: dict[int, str]) -> dict[str, int]:
