@@ -252,6 +252,22 @@ def test_a_batch_outlives_the_api_and_the_workers(own_service: Callable[..., Ser
     }
 
 
+def test_a_process_that_loses_its_turn_leaves_the_batch_to_the_other(service: Service, client: openai.OpenAI) -> None:
+    """While another has the lock nothing is done twice; afterwards the batch goes on, and ends with one output file."""
+    store = Store.at(service.redis_url)
+    batch = begun(client, *[line(str(n), f"sleep 0.2 {n}") for n in range(200)])
+    eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed, what="the first answer")  # type: ignore[union-attr]
+    store.client.set("phi4:lock:batches", "another", px=4_000)
+    store.client.close()
+
+    done = over(client, batch)
+
+    assert done.status == "completed"
+    assert set(answers(client, done.output_file_id)) == {str(n) for n in range(200)}
+    made = [file for file in client.files.list() if file.filename.startswith(batch.id)]
+    assert [file.id for file in made] == [done.output_file_id]
+
+
 def test_a_file_goes_with_its_time(service: Service) -> None:
     """A record that ran out takes the file off the lists; the sweep erases its bytes."""
     made = service.http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", io.BytesIO(b"x"))}).json()

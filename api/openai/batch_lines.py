@@ -16,7 +16,14 @@ from api.openai.errors import checked, refuse, status_of_failure, without
 from api.problems import failure_of
 from api.schemas import JobRequest
 from api.services import Services
-from phi4.errors import InvalidRequest, MalformedRequest, NotFound, Phi4Error
+from phi4.errors import (
+    BlobsUnavailable,
+    InvalidRequest,
+    MalformedRequest,
+    NotFound,
+    Phi4Error,
+    StoreUnavailable,
+)
 from phi4.job import Job, new_id
 from phi4.store import Batch
 
@@ -101,11 +108,16 @@ def _recording(services: Services, batch: Batch, file: object) -> Upload:
 
 
 def answer(services: Services, batch: Batch, line: Line, job: Job | None) -> dict[str, Any]:
-    """Write the answer of a job that has ended; one that has no result is told as its route would."""
+    """Write the answer of a job that has ended; one that has no result is told as its route would.
+
+    Raises `BlobsUnavailable`, `StoreUnavailable`: it may be read later.
+    """
     try:
         if job is None:
             raise MalformedRequest("The job of this line was deleted.")
         return {"status_code": 200, "request_id": new_id("req"), "body": _answered(services, batch, line, job)}
+    except (BlobsUnavailable, StoreUnavailable):
+        raise
     except Phi4Error as error:
         return refused(error)
 

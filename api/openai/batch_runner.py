@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any
 
 from api.auth import Caller
-from api.openai import batch_lines, files
-from api.openai.batch_lines import Line
+from api.openai import batch_lines
+from api.openai.batch_output import BatchOutput
 from api.services import Services
 from phi4.errors import (
     BlobMissing,
     Cancelled,
+    LeaseLost,
     NoWorkerForType,
     Phi4Error,
     QueueFull,
@@ -38,7 +38,7 @@ _MOST_LINES = 50_000
 _MOST_ERRORS = 100
 #: Lines of one batch that are jobs at a time: enough for the widest engine, far from the bound of the queue.
 _MOST_RUNNING = 128
-_LOCK_S = 15.0
+_LOCK_S, _HOLD_EVERY_S = 15.0, 2.0
 _IDLE_S, _BUSY_S = 1.0, 0.05
 #: Reasons for a line to wait for its turn, which say nothing about the line.
 _LATER = (QueueFull, NoWorkerForType, ServiceError, StoreUnavailable)
@@ -52,6 +52,7 @@ class _Open:
     text: Iterator[tuple[int, bytes]]
     waiting: tuple[int, bytes] | None = None
     running: dict[int, str] = field(default_factory=dict)
+    cancelled: bool = False
 
 
 class BatchRunner:
@@ -61,7 +62,9 @@ class BatchRunner:
         self._services = services
         self._store = services.store
         self._name = new_id("runner")
+        self._output = BatchOutput(services)
         self._open: dict[str, _Open] = {}
+        self._held_at = 0.0
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
 
     def start(self) -> None:
@@ -75,9 +78,11 @@ class BatchRunner:
                 pause = _BUSY_S if self._round() else _IDLE_S
             except Phi4Error as error:
                 pause = _IDLE_S
+                self._open.clear()
                 log(_log, "batches wait", level=logging.WARNING, error=error.message)
             except Exception:
                 pause = _IDLE_S
+                self._open.clear()
                 _log.exception("batches failed")
 
     def _round(self) -> bool:
@@ -85,13 +90,27 @@ class BatchRunner:
         if not self._store.work.hold_lock("batches", self._name, _LOCK_S):
             self._open.clear()
             return False
+        self._held_at = time.monotonic()
         ids = self._store.batches.open()
         for batch_id in ids:
-            batch = self._store.batches.find(batch_id)
-            if batch is not None:
-                self._step(batch)
-            self._store.work.hold_lock("batches", self._name, _LOCK_S)
+            try:
+                if batch := self._store.batches.find(batch_id):
+                    self._step(batch)
+            except Phi4Error:
+                raise
+            except Exception:
+                # The others go on.
+                self._open.pop(batch_id, None)
+                _log.exception("a batch failed", extra={"phi4_fields": {"batch": batch_id}})
+            self._hold()
         return bool(ids)
+
+    def _hold(self) -> None:
+        """Keep the lock during long work. Raises `LeaseLost` when another process has it."""
+        if time.monotonic() - self._held_at > _HOLD_EVERY_S:
+            if not self._store.work.hold_lock("batches", self._name, _LOCK_S):
+                raise LeaseLost
+            self._held_at = time.monotonic()
 
     def _step(self, batch: Batch) -> None:
         try:
@@ -196,6 +215,8 @@ class BatchRunner:
                 )
                 state.running[number] = accepted.job.id
                 self._note(batch, state, number, RUNS + accepted.job.id)
+            except BlobMissing as error:
+                self._note(batch, state, number, REFUSED + json.dumps(batch_lines.refused(error)))
             except _LATER:
                 return
             except Phi4Error as error:
@@ -212,69 +233,22 @@ class BatchRunner:
         return Caller(batch.owner, key if key and not key.revoked_ms else None)
 
     def _cancel(self, state: _Open) -> None:
-        for job_id in state.running.values():
+        jobs, state.cancelled = () if state.cancelled else tuple(state.running.values()), True
+        for job_id in jobs:
             self._services.tickets.wake(self._store.jobs.cancel(job_id, Cancelled("The batch was ended.")))
 
     # -- finalizing
 
     def _finalize(self, batch: Batch, lines: dict[int, str]) -> None:
         """Write the files, end the batch, and erase its jobs."""
-        with TemporaryFile() as output, TemporaryFile() as errors:
-            for number, text in self._texts(batch):
-                line = batch_lines.read(text, batch.endpoint)
-                self._write(batch, line, lines.get(number), output, errors)
-            output_file = self._keep(batch, output, "output")
-            error_file = self._keep(batch, errors, "errors")
-        status = self._end_of(batch, lines)
-        now = self._store.now_ms()
-        told: dict[str, str | int] = {"status": status, f"{status}_ms": now}
+        read = ((number, batch_lines.read(text, batch.endpoint)) for number, text in self._texts(batch))
+        output_file, error_file = self._output.write(batch, read, lines)
+        status = self._output.end_of(batch, lines)
+        told: dict[str, str | int] = {"status": status, f"{status}_ms": self._store.now_ms()}
         batch = self._store.batches.update(batch, **told, output_file=output_file, error_file=error_file)
         self._close(batch)
-        for noted in lines.values():
-            if noted[0] in (COMPLETED, FAILED):
-                self._erase(noted[1:])
+        self._output.erase_jobs(lines)
         log(_log, "batch over", batch=batch.id, status=status, completed=batch.completed, failed=batch.failed)
-
-    def _write(self, batch: Batch, line: Line, noted: str | None, output: BinaryIO, errors: BinaryIO) -> None:
-        if noted is None or (noted[0] == FAILED and _is_cut_short(batch) and self._was_cancelled(noted[1:])):
-            why = "cancelled" if batch.cancelling_ms else "expired"
-            error = {"code": f"batch_{why}", "message": f"This request was not done before the batch was {why}."}
-            errors.write(batch_lines.written(line.custom_id, None, error))
-            return
-        if noted[0] == REFUSED:
-            response = json.loads(noted[1:])
-        else:
-            response = batch_lines.answer(self._services, batch, line, self._store.jobs.find(noted[1:]))
-        file = output if response["status_code"] == 200 else errors
-        file.write(batch_lines.written(line.custom_id, response))
-
-    def _end_of(self, batch: Batch, lines: dict[int, str]) -> str:
-        if batch.cancelling_ms:
-            return "cancelled"
-        cut = len(lines) < batch.total or any(n[0] == FAILED and self._was_cancelled(n[1:]) for n in lines.values())
-        return "expired" if cut and _is_cut_short(batch) else "completed"
-
-    def _was_cancelled(self, job_id: str) -> bool:
-        job = self._store.jobs.find(job_id)
-        return job is not None and job.status == "cancelled"
-
-    def _keep(self, batch: Batch, file: BinaryIO, name: str) -> str:
-        if not file.tell():
-            return ""
-        file.seek(0)
-        return files.store(
-            self._services,
-            file,
-            owner=batch.owner,
-            filename=f"{batch.id}_{name}.jsonl",
-            purpose="batch_output",
-            expires_ms=batch.created_ms + batch.files_kept_s * 1000,
-        ).id
-
-    def _erase(self, job_id: str) -> None:
-        with suppress(Phi4Error):  # it expires anyway
-            self._store.jobs.delete(job_id)
-            self._services.blobs.delete_folder(job_id)
 
     def _close(self, batch: Batch) -> None:
         self._store.batches.close(batch)
@@ -285,15 +259,11 @@ class BatchRunner:
         number = 0
         with self._services.blobs.as_file(f"{batch.input_file}/content") as path, path.open("rb") as file:
             for text in file:
+                self._hold()
                 if text.strip():
                     number += 1
                     if number > after:
                         yield number, text
-
-
-def _is_cut_short(batch: Batch) -> bool:
-    """Whether lines were given up: finalizing begins then, at the wish of its owner or after its day."""
-    return bool(batch.cancelling_ms) or batch.finalizing_ms > batch.ends_ms
 
 
 def _counts(lines: dict[int, str]) -> dict[str, int]:
