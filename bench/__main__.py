@@ -20,9 +20,17 @@ from typing import Any
 from bench import clients, figures
 from bench.figures import Figure
 
+
+def _console() -> Iterator[Figure]:
+    from bench.console import console  # needs a browser, which machines with a GPU may lack
+
+    return console()
+
+
 RUNS: dict[str, Callable[[], Iterator[Figure]]] = {
     "overhead": figures.overhead,
     "clients": clients.clients,
+    "console": _console,
     "redis": figures.redis_time,
     "memory": figures.memory_of_large_inputs,
     "cpu": figures.cpu_engine,
