@@ -101,12 +101,20 @@ def pictures() -> Any:
 
 
 def _picture(rows: int, columns: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops, padded size, and a mask of which `height` × `width` patches are picture."""
+    """Crops of bytes, padded size, and a mask of which `height` × `width` patches are picture."""
     mask = torch.zeros(rows * 32, columns * 32)
     mask[:height, :width] = 1
     mask = mask.view(rows, 32, columns, 32).permute(0, 2, 1, 3).reshape(rows * columns, 32, 32)
-    crops = torch.randn(1 + rows * columns, 3, 448, 448)
+    crops = torch.randint(256, (rows * columns, 3, 448, 448), dtype=torch.uint8)
     return crops, torch.tensor([rows * 448, columns * 448]), torch.cat([torch.ones(1, 32, 32), mask])
+
+
+def _as_vllm_has_it(crops: Tensor, size: Tensor) -> Tensor:
+    """Numbers, the view of the whole first."""
+    rows, columns = (size // 448).tolist()
+    numbers = crops / 127.5 - 1
+    canvas = torch.cat([torch.cat(list(row), 2) for row in numbers.view(rows, columns, 3, 448, 448)], 1)
+    return torch.cat([torch.nn.functional.interpolate(canvas[None], size=(448, 448), mode="bicubic"), numbers])
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,8 @@ def test_pictures_are_put_together_as_vllm_does(pictures: Any, shapes: list[tupl
     from vllm.model_executor.models.phi4mm import stack_with_pad
 
     crops, sizes, masks = (list(column) for column in zip(*(_picture(*shape) for shape in shapes), strict=True))
-    stock = pictures(stack_with_pad(crops), torch.stack(sizes), stack_with_pad(masks))
+    looked_at = [_as_vllm_has_it(*picture) for picture in zip(crops, sizes, strict=True)]
+    stock = pictures(stack_with_pad(looked_at), torch.stack(sizes), stack_with_pad(masks))
 
     fast = fast_pictures.embed(pictures, crops, torch.stack(sizes), masks)
 

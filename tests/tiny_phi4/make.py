@@ -37,7 +37,7 @@ def _write_without_weights(folder: Path, seed: int, sizes: Sizes) -> None:
     write_json(folder / "config.json", model_config(sizes))
     write_json(folder / "generation_config.json", GENERATION)
     write_json(folder / "preprocessor_config.json", processor_config(sizes))
-    write_tokenizer(folder, processor_class="Phi4MMProcessor")
+    write_tokenizer(folder, all_ids=sizes is FULL, processor_class="Phi4MMProcessor")
     for name in ("configuration_phi4mm.py", "processing_phi4mm.py", "crops_phi4mm.py"):
         shutil.copy(REMOTE_CODE / name, folder)
     write_adapters(folder, sizes, seed)

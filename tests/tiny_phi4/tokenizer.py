@@ -26,10 +26,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tokenizer(folder: Path, control: dict[str, int] = CONTROL, **settings: object) -> None:
-    """Write tokenizer.json and tokenizer_config.json; `settings` are added to the latter."""
+def write_tokenizer(
+    folder: Path, control: dict[str, int] = CONTROL, *, all_ids: bool = False, **settings: object
+) -> None:
+    """Write tokenizer.json and tokenizer_config.json; `settings` are added to the latter.
+
+    With `all_ids`, each id below the control tokens' is a word, which is written but never read: a model without
+    weights answers with any of them, and text that never becomes readable takes the longer the more there is of it.
+    """
     signs = {sign: byte for byte, sign in enumerate(_byte_signs())}
-    tokenizer = Tokenizer(models.BPE(vocab=signs | control, merges=[]))
+    words = {f"Ġ{number:x}": number for number in range(len(signs), END_OF_TEXT)} if all_ids else {}
+    tokenizer = Tokenizer(models.BPE(vocab=signs | words | control, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     # Being in the vocabulary already, they keep their ids.

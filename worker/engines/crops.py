@@ -17,8 +17,10 @@ from worker.engines.base import Detail
 
 CROP = 448
 PATCH = 14
+#: Patches along a side of a crop.
+SIDE = CROP // PATCH
 #: The processor refuses a picture that is thinner than this inside its grid.
-_THINNEST = 10
+THINNEST = 10
 #: Most crops of a picture by detail, the first choice first. A4 at 150 dpi is 3 × 4 = 12; at 250 dpi, 5 × 7 = 35.
 DETAIL_CROPS: dict[Detail, tuple[int, ...]] = {"auto": (12, 9, 6, 4, 2, 1), "low": (4,), "high": (36,)}
 
@@ -50,7 +52,7 @@ def fit(image: Image.Image, crops: int) -> Image.Image:
     width, height = image.size
     size = max(size for size in _smaller(width, height, crops) if math.prod(grid(*size)) <= crops)
     columns, rows = grid(*size)
-    if min(size) * min(columns * CROP / size[0], rows * CROP / size[1]) < _THINNEST:
+    if min(size) * min(columns * CROP / size[0], rows * CROP / size[1]) < THINNEST:
         raise ImageTooSmall(
             f"The image is {width} × {height} pixels; scaled to what the model can look at, its short side vanishes."
         )

@@ -1,21 +1,24 @@
 """Phi-4's pictures from crops to tokens in one gather, on vLLM's own weights.
 
-vLLM puts the tokens of each picture together in a loop of small kernels and asks the GPU for their number in between,
-which waits for the image tower. Here the numbers are asked for before the tower starts.
+vLLM finds the places of patches crop by crop and puts the tokens of each picture together in a loop of small kernels;
+in between it asks the GPU for numbers, each of which waits for all that the GPU has still to do. Here sizes and masks
+stay with the processor, and nothing waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-CROP = 448  #: pixels
+from worker.engines.crops import CROP, SIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,18 @@ def _rows(tokens: NDArray[np.int64], row_end: int) -> NDArray[np.int64]:
 
 
 def embed(encoder: Any, pixels: Sequence[Tensor], sizes: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
-    """Embed pictures: for each (crops, 3, 448, 448), its padded size, and its mask (crops, 32, 32).
+    """Embed pictures: for each its crops (n, 3, 448, 448) as bytes, its padded size, and its mask (1 + n, 32, 32).
 
-    Gives (tokens, hidden size) for each.
+    `pixels` lie on the GPU, sizes and masks need not. Gives (tokens, hidden size) for each.
     """
-    layouts = _layouts(sizes, masks)
     weights = encoder.img_projection[0].weight
-    crops = torch.cat([picture[: layout.crops] for picture, layout in zip(pixels, layouts, strict=True)])
-    mask = torch.cat([mask[: layout.crops] for mask, layout in zip(masks, layouts, strict=True)])
-    features = encoder.get_img_features(crops.to(weights.dtype), mask.bool())
+    sizes, masks = sizes.cpu(), [mask.cpu() for mask in masks]
+    layouts = [
+        Layout.of(size, mask.bool().numpy()) for size, mask in zip(sizes.view(-1, 2).tolist(), masks, strict=True)
+    ]
+    looked_at = [_numbers(crops, layout, weights.dtype) for crops, layout in zip(pixels, layouts, strict=True)]
+    places = torch.cat([_places(mask[: layout.crops]) for mask, layout in zip(masks, layouts, strict=True)])
+    features = _features(encoder, torch.cat(looked_at), _on(weights.device, places))
 
     side, width = encoder.base_feat_height_target, features.shape[-1]
     number = features.shape[0] * features.shape[1]
@@ -74,17 +80,51 @@ def embed(encoder: Any, pixels: Sequence[Tensor], sizes: Tensor, masks: Sequence
     orders = [
         layout.order(int(first), side, number, number + 1) for layout, first in zip(layouts, firsts, strict=False)
     ]
-    order = torch.from_numpy(np.concatenate(orders)).to(features.device, non_blocking=True)
+    order = _on(features.device, torch.from_numpy(np.concatenate(orders)))
     tokens: Tensor = encoder.img_projection(table[order])
     return list(tokens.split([len(order) for order in orders]))
 
 
-def _layouts(sizes: Tensor, masks: Sequence[Tensor]) -> list[Layout]:
-    # In one copy: each waits for what the GPU has still to do.
-    told = torch.cat([sizes.reshape(-1).long(), *(mask.reshape(-1).bool().long() for mask in masks)]).cpu().numpy()
-    layouts, at = [], 2 * len(masks)
-    for number, mask in enumerate(masks):
-        seen = told[at : at + mask.numel()].reshape(mask.shape).astype(np.bool_)
-        layouts.append(Layout.of(told[2 * number : 2 * number + 2].tolist(), seen))
-        at += mask.numel()
-    return layouts
+def _features(encoder: Any, crops: Tensor, places: Tensor) -> Tensor:
+    """Look at crops (n, 3, 448, 448) whose patches have these places (n, 1024); gives (n, 256, width)."""
+    tower = encoder.img_processor
+    patches = tower.embeddings.patch_embedding(crops).flatten(2).transpose(1, 2)
+    hidden = patches + tower.embeddings.position_embedding(places)
+    for layer in tower.encoder.layers:
+        hidden = layer(hidden)
+    half = SIDE // 2
+    return hidden.view(len(crops), half, 2, half, 2, -1).mean((2, 4)).flatten(1, 2)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Give each patch of crops (n, 32, 32) its place, as the tower learned them; padding lies where the first does."""
+    heights, widths = mask[:, :, 0].sum(1).int().tolist(), mask[:, 0].sum(1).int().tolist()
+    return torch.stack([_places_in(height, width) for height, width in zip(heights, widths, strict=True)])
+
+
+@cache
+def _places_in(height: int, width: int) -> Tensor:
+    """The same for one crop with so many patches of picture; a smaller picture is spread over all places."""
+    boundaries = torch.arange(1 / SIDE, 1.0, 1 / SIDE)
+    # In single precision, as vLLM has it.
+    down, across = (
+        torch.bucketize(torch.arange(0, 1 - 1e-6, 1 / torch.tensor(max(1, count))), boundaries, right=True)
+        for count in (height, width)
+    )
+    places = torch.zeros(SIDE, SIDE, dtype=torch.long)
+    places[:height, :width] = (down[:, None] * SIDE + across)[:height, :width]
+    return places.flatten()
+
+
+def _numbers(crops: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
+    """Turn crops of bytes into numbers from -1 to 1, the view of the whole first."""
+    numbers = crops[: layout.crops - 1].float() / 127.5 - 1.0
+    canvas = numbers.view(layout.rows, layout.columns, 3, CROP, CROP).permute(2, 0, 3, 1, 4)
+    canvas = canvas.reshape(1, 3, layout.rows * CROP, layout.columns * CROP)
+    whole = interpolate(canvas, size=(CROP, CROP), mode="bicubic")
+    return torch.cat([whole, numbers]).to(dtype)
+
+
+def _on(device: torch.device, tensor: Tensor) -> Tensor:
+    """Copy to the GPU without waiting for what it has still to do, which memory that is not pinned would."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

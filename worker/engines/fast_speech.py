@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Frames of 10 ms in one of 80 ms, which is a token.
+_FRAMES = 8
 #: Frames of 80 ms; all are multiples of eight, which the attention kernels want of a bias. 376 are 30 s.
 _LENGTHS = (48, 96, 144, 192, 240, 288, 336, 376)
 _BATCHES = (1, 2, 4, 8, 16)
@@ -39,39 +41,56 @@ class FastSpeech:
             and embedding.conv_ds is None
             and embedding.linear_downsample_rate == 1
             and encoder.relative_attention_bias_layer is not None
+            and encoder.embed.subsampling_factor == _FRAMES
+            and all(isinstance(step, torch.nn.Conv2d | torch.nn.ReLU) for step in encoder.embed.conv)
             and all(layer.conv.causal for layer in encoder.encoders)
         )
 
     def __call__(self, clips: Sequence[Tensor], project: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Embed clips, each (frames of 10 ms, mel bins); gives (tokens, hidden size) for each, in their order."""
-        sounds = [self._subsampled(clip) for clip in clips]
-        encoded = dict(self._encoded(sounds))
-        frames = torch.cat([encoded[number] for number in range(len(sounds))])
-        return list(project(frames).split([len(sound) for sound in sounds]))
+        encoded = dict(self._encoded(clips))
+        sounds = [encoded[number] for number in range(len(clips))]
+        return list(project(torch.cat(sounds)).split([len(sound) for sound in sounds]))
 
-    def _subsampled(self, clip: Tensor) -> Tensor:
-        # One by one: beyond the end of a padded clip the convolutions would not see zeros.
-        normed = self._encoder.encoder_embedding(clip.unsqueeze(0))
-        frames: Tensor = self._encoder.embed(normed, None)[0]
-        return frames.squeeze(0)
+    def _encoded(self, clips: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        for length, numbers in _batches([_tokens(len(clip)) for clip in clips]):
+            chosen = [clips[number] for number in numbers]
+            yield from zip(numbers, self._together(chosen, length), strict=True)
 
-    def _encoded(self, sounds: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-        for length, numbers in _batches([len(sound) for sound in sounds]):
-            chosen = [sounds[number] for number in numbers]
-            yield from zip(numbers, self._through_blocks(chosen, length), strict=True)
-
-    def _through_blocks(self, sounds: Sequence[Tensor], length: int) -> tuple[Tensor, ...]:
-        first, sizes = sounds[0], [len(sound) for sound in sounds]
-        number = next(size for size in _BATCHES if size >= len(sounds))
-        padded = first.new_zeros(number, length, first.shape[1])
-        for row, sound in zip(padded, sounds, strict=False):
-            row[: len(sound)] = sound
-        sized = torch.tensor(sizes + [0] * (number - len(sizes)), device=first.device)
-        run = self._recorded(padded, sized) if first.is_cuda else self._blocks
-        blocks = run(padded, sized)
+    def _together(self, clips: Sequence[Tensor], length: int) -> tuple[Tensor, ...]:
+        first, frames = clips[0], [len(clip) for clip in clips]
+        number = next(size for size in _BATCHES if size >= len(clips))
+        padded = first.new_zeros(number, length * _FRAMES, first.shape[1])
+        for row, clip in zip(padded, clips, strict=False):
+            row[: len(clip)] = clip
+        counted = torch.tensor(frames + [0] * (number - len(frames)), dtype=torch.int32)
+        if first.is_cuda:
+            encoded = self._recorded(padded, counted.pin_memory().to(first.device, non_blocking=True))
+        else:
+            encoded = self._encode(padded, counted)
+        sizes = [_tokens(count) for count in frames]
         # Copied at once: the next replay may write over it.
-        sound = torch.cat([row[:size] for row, size in zip(blocks, sizes, strict=False)])
-        return tuple(sound.split(sizes))
+        sounds = torch.cat([row[:size] for row, size in zip(encoded, sizes, strict=False)])
+        return tuple(sounds.split(sizes))
+
+    def _encode(self, padded: Tensor, frames: Tensor) -> Tensor:
+        """Encode (clips, frames, mel bins), of which each clip's first `frames` are sound."""
+        # One by one, since the first convolution of 30 s takes 120 MB.
+        rows = [self._subsampled(*row) for row in zip(padded.split(1), frames.split(1), strict=True)]
+        return self._blocks(torch.cat(rows), _halved(frames, _FRAMES.bit_length() - 1))
+
+    def _subsampled(self, clip: Tensor, frames: Tensor) -> Tensor:
+        """One frame of 80 ms for eight of 10 ms; beyond its end a clip looks to the convolutions as if it ended."""
+        embed = self._encoder.embed
+        sound = self._encoder.encoder_embedding(clip).unsqueeze(1)
+        sound = sound * _is_sound(sound, frames)
+        for step in embed.conv:
+            sound = step(sound)
+            if isinstance(step, torch.nn.ReLU):
+                frames = _halved(frames)
+                sound = sound.mul_(_is_sound(sound, frames))
+        subsampled: Tensor = embed.out(sound.transpose(1, 2).flatten(2))
+        return subsampled
 
     def _blocks(self, padded: Tensor, sizes: Tensor) -> Tensor:
         """The conformer blocks on (clips, frames, width), of which each clip's first `sizes` are sound."""
@@ -91,38 +110,55 @@ class FastSpeech:
             self._biases[length] = self._encoder.relative_attention_bias_layer(padded)
         return self._biases[length]
 
-    def _recorded(self, padded: Tensor, sizes: Tensor) -> _Recording:
+    def _recorded(self, padded: Tensor, frames: Tensor) -> Tensor:
         shape = padded.shape[0], padded.shape[1]
         if shape not in self._recordings:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self._recordings[shape] = _Recording(self._blocks, padded, sizes, self._pool)
-        return self._recordings[shape]
+            self._recordings[shape] = _Recording(self._encode, padded, frames, self._pool)
+        return self._recordings[shape](padded, frames)
 
 
 class _Recording:
     """The kernels of one size, launched together."""
 
-    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], padded: Tensor, sizes: Tensor, pool: Any) -> None:
-        self._padded, self._sizes = padded.clone(), sizes.clone()
+    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], padded: Tensor, frames: Tensor, pool: Any) -> None:
+        self._padded, self._frames = padded.clone(), frames.clone()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            run(self._padded, self._sizes)  # once for libraries that allocate at their first call
+            run(self._padded, self._frames)  # once for libraries that allocate at their first call
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool):
-            self._encoded = run(self._padded, self._sizes)
+            self._encoded = run(self._padded, self._frames)
 
-    def __call__(self, padded: Tensor, sizes: Tensor) -> Tensor:
+    def __call__(self, padded: Tensor, frames: Tensor) -> Tensor:
         self._padded.copy_(padded)
-        self._sizes.copy_(sizes)
+        self._frames.copy_(frames)
         self._graph.replay()
         return self._encoded
 
 
 def fits(frames: int) -> bool:
     """Whether a clip of so many frames of 10 ms is short enough; vLLM's own code cuts longer ones into pieces."""
-    return 0 < -(-frames // 8) <= _LENGTHS[-1]
+    return 0 < _tokens(frames) <= _LENGTHS[-1]
+
+
+def _tokens(frames: int) -> int:
+    return -(-frames // _FRAMES)
+
+
+def _halved(frames: Tensor, times: int = 1) -> Tensor:
+    """What strides of two leave of so many frames."""
+    for _ in range(times):
+        frames = (frames + 1) // 2
+    return frames
+
+
+def _is_sound(clips: Tensor, frames: Tensor) -> Tensor:
+    """1 where there is sound, for (clips, channels, frames, bins); of that shape but for channels and bins."""
+    is_sound = torch.arange(clips.shape[2], device=clips.device) < frames.unsqueeze(1)
+    return is_sound[:, None, :, None].to(clips.dtype)
 
 
 def _batches(lengths: Sequence[int]) -> Iterable[tuple[int, list[int]]]:

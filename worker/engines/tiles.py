@@ -14,10 +14,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate, pad
 
-from worker.engines.crops import CROP, PATCH, grid
-
-#: Patches along a side of a crop.
-_SIDE = CROP // PATCH
+from worker.engines.crops import CROP, PATCH, SIDE, grid
 
 
 def tiles(images: Sequence[Image.Image]) -> dict[str, Any]:
@@ -46,11 +43,11 @@ def _cut(image: Image.Image) -> tuple[Any, Any, tuple[int, int]]:
     canvas.paste(image.resize(used, Image.Resampling.BILINEAR))
     pixels = torch.from_numpy(np.asarray(canvas, np.float32)).permute(2, 0, 1) / 127.5 - 1.0
     whole = interpolate(pixels[None], size=(CROP, CROP), mode="bicubic")
-    mask = torch.zeros(1, rows * _SIDE, columns * _SIDE)
-    mask[:, : rows * _SIDE - (height - used[1]) // PATCH, : columns * _SIDE - (width - used[0]) // PATCH] = 1.0
+    mask = torch.zeros(1, rows * SIDE, columns * SIDE)
+    mask[:, : rows * SIDE - (height - used[1]) // PATCH, : columns * SIDE - (width - used[0]) // PATCH] = 1.0
     return (
         torch.cat([whole, _squares(pixels, CROP)]),
-        torch.cat([torch.ones(1, _SIDE, _SIDE), _squares(mask, _SIDE)[:, 0]]),
+        torch.cat([torch.ones(1, SIDE, SIDE), _squares(mask, SIDE)[:, 0]]),
         (height, width),
     )
 

@@ -56,9 +56,10 @@ def server_command(settings: Settings, stage: Stage) -> list[str]:
 
 def find(settings: Settings, stage: Stage) -> Path:
     """Take the GPUs, and locate the model's files, downloading them if need be. Raises `EngineUnavailable`."""
-    set_environment(settings)
+    cards = gpu.cards()
+    set_environment(settings, on_gpu=bool(cards))
     # Before CUDA is looked at, which importing vLLM does.
-    claim(gpu.cards(), settings.tensor_parallel_size, settings.data_dir / "gpus")
+    claim(cards, settings.tensor_parallel_size, settings.data_dir / "gpus")
     # Before anything is downloaded: wrong arguments should not cost an hour.
     wanted = read(shlex.split(settings.extra_serve_args))
     has_weights = wanted.load_format != "dummy"
@@ -70,8 +71,11 @@ def find(settings: Settings, stage: Stage) -> Path:
     return folded(folder, settings.serve, settings.data_dir / "folded", stage)
 
 
-def set_environment(settings: Settings) -> None:
+def set_environment(settings: Settings, *, on_gpu: bool) -> None:
     """Set what vLLM reads when it is imported, and what its processes inherit."""
+    if on_gpu:
+        # Many small copies: OpenMP's threads cost more than they give, and fight with preparation for the cores.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # forking a process of many threads hangs
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ[STOCK_MODEL] = str(int(settings.stock_model))
