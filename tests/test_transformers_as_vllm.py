@@ -50,8 +50,9 @@ def engine(tiny_phi4: Path) -> TransformersEngine:
         ReadPage(picture(1), max_tokens=12),
         ReadPage(picture(2, 896, 1344), max_tokens=12),
         AskImages((picture(3), picture(4, 1344, 448)), "Which?", max_tokens=12),
+        Chat((Turn("user", (picture(5), sound(1), "What is said of this?")),), max_tokens=12),
     ],
-    ids=["words", "many words", "clip", "odd clip", "page", "larger page", "two images"],
+    ids=["words", "many words", "clip", "odd clip", "page", "larger page", "two images", "image and clip"],
 )
 def test_both_engines_say_the_same(vllm_engine: VllmEngine, engine: TransformersEngine, task: Task) -> None:
     """Prompts, media, adapters and the rotary embedding are the same down to the token.

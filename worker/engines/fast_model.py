@@ -6,9 +6,10 @@ the prompt's processing are vLLM's. Where a model is built otherwise than the pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from vllm.model_executor.models.phi4mm import (
     Phi4MMDummyInputsBuilder,
@@ -21,60 +22,83 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 
 from worker.engines import fast_pictures
 from worker.engines.crops import CROP
-from worker.engines.fast_crops import FastCrops
+from worker.engines.fast_parts import quicken
 from worker.engines.fast_speech import FastSpeech, fits
+
+#: Of each clip: whether its prompt has pictures too.
+_BESIDE_PICTURES = "audio_beside_pictures"
 
 
 class FastInfo(Phi4MMProcessingInfo):  # type: ignore[misc]
-    """The checkpoint's processor with our image part."""
+    """The checkpoint's processor with our parts in it."""
 
     def get_hf_processor(self, **settings: Any) -> Any:
         """The checkpoint's own, which vLLM makes once."""
         processor = super().get_hf_processor(**settings)
-        if not isinstance(processor.image_processor, FastCrops):
-            processor.image_processor = FastCrops(processor.image_processor, self._find_grid)
+        quicken(processor, find_grid=self._find_grid, tokens_of=self._compute_audio_embed_size)
         return processor
 
     def _find_grid(self, width: int, height: int) -> tuple[int, int]:
         # vLLM's own, by which it counts a picture's tokens.
-        most = self.get_dynamic_hd(self.get_hf_processor())
+        most = self.get_dynamic_hd(super().get_hf_processor())
         (columns, rows), _, _ = self._find_target_aspect_ratio(width, height, CROP, most, 1)
         return columns, rows
 
 
 class FastProcessor(Phi4MMMultiModalProcessor):  # type: ignore[misc]
-    """vLLM's, but sizes and masks stay where the CPU can read them."""
+    """vLLM's, but sizes and masks stay where the CPU can read them, and clips know of pictures beside them."""
 
-    def _get_mm_fields_config(self, *arguments: Any) -> Mapping[str, MultiModalFieldConfig]:
-        fields = dict(super()._get_mm_fields_config(*arguments))
+    def _get_mm_fields_config(self, hf_inputs: Any, *more: Any, **named: Any) -> Mapping[str, MultiModalFieldConfig]:
+        fields = dict(super()._get_mm_fields_config(hf_inputs, *more, **named))
         for name in ("image_sizes", "image_attention_mask", "num_img_tokens"):
             fields[name] = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
+        pictures, clips = (len(hf_inputs.get(name, ())) for name in ("image_sizes", "input_audio_embeds"))
+        hf_inputs[_BESIDE_PICTURES] = torch.full((clips,), pictures > 0)
+        fields[_BESIDE_PICTURES] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
         return fields
 
 
 @MULTIMODAL_REGISTRY.register_processor(FastProcessor, info=FastInfo, dummy_inputs=Phi4MMDummyInputsBuilder)
 class FastPhi4MM(Phi4MMForCausalLM):  # type: ignore[misc]
-    """vLLM's model with faster encoders; gives what vLLM's gives, within rounding."""
+    """vLLM's model with faster encoders; gives what vLLM's gives, within rounding, but for clips beside pictures."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         embedding = self.embed_tokens_extend
         self._fast_speech = FastSpeech(embedding) if FastSpeech.suits(embedding) else None
+        self._beside_pictures: Any = None
+
+    def embed_multimodal(self, **inputs: Any) -> Any:
+        """Embed what a step brings; vLLM gives one modality at a time."""
+        self._beside_pictures = inputs.pop(_BESIDE_PICTURES, None)
+        return super().embed_multimodal(**inputs)
 
     def _process_audio_input(self, audio_input: Any, audio_projection_mode: str) -> Any:
-        clips = audio_input.get("audio_features")
-        if self._fast_speech is None or clips is None or not all(fits(len(clip)) for clip in clips):
+        """Project clips beside pictures as Microsoft's code does, and not like vLLM, which knows each clip alone."""
+        clips, beside = audio_input.get("audio_features"), self._beside_pictures
+        if clips is None or beside is None:
             return super()._process_audio_input(audio_input, audio_projection_mode)
+        flags = [bool(flag) for flag in torch.as_tensor(beside).flatten().tolist()]
+        embedded: list[Any] = [None] * len(clips)
+        for flag in set(flags):
+            numbers = [number for number, its in enumerate(flags) if its == flag]
+            made = self._embed_clips([clips[number] for number in numbers], "vision" if flag else "speech")
+            for number, tokens in zip(numbers, made, strict=True):
+                embedded[number] = tokens
+        return embedded
+
+    def _embed_clips(self, clips: Sequence[Tensor], mode: str) -> Sequence[Tensor]:
         embedding = self.embed_tokens_extend
-        for_vision = audio_projection_mode == "vision"
-        project = embedding.audio_projection_for_vision if for_vision else embedding.audio_projection
         dtype = next(embedding.parameters()).dtype
-        return self._fast_speech([clip.to(dtype) for clip in clips], project)
+        clips = [clip.to(dtype) for clip in clips]
+        if self._fast_speech is None or not all(fits(len(clip)) for clip in clips):
+            return [embedding(clip, audio_projection_mode=mode) for clip in clips]
+        project = embedding.audio_projection_for_vision if mode == "vision" else embedding.audio_projection
+        return self._fast_speech(clips, project)
 
     def _process_image_input(self, image_input: Any) -> list[Tensor]:
-        return fast_pictures.embed(
-            self.vision_encoder,
-            image_input["pixel_values"],
-            image_input["image_sizes"],
-            image_input["image_attention_mask"],
-        )
+        pixels, masks = image_input["pixel_values"], image_input["image_attention_mask"]
+        if pixels[0].dtype != torch.uint8:  # the checkpoint's own image processor (`fast_parts`)
+            on_gpu = [mask.to(pixels[0].device) for mask in masks]
+            return list(super()._process_image_input({**image_input, "image_attention_mask": on_gpu}))
+        return fast_pictures.embed(self.vision_encoder, pixels, image_input["image_sizes"], masks)

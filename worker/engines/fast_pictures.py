@@ -65,21 +65,16 @@ def embed(encoder: Any, pixels: Sequence[Tensor], sizes: Tensor, masks: Sequence
     `pixels` lie on the GPU, sizes and masks need not. Gives (tokens, hidden size) for each.
     """
     weights = encoder.img_projection[0].weight
-    sizes, masks = sizes.cpu(), [mask.cpu() for mask in masks]
-    layouts = [
-        Layout.of(size, mask.bool().numpy()) for size, mask in zip(sizes.view(-1, 2).tolist(), masks, strict=True)
-    ]
-    looked_at = [_numbers(crops, layout, weights.dtype) for crops, layout in zip(pixels, layouts, strict=True)]
-    places = torch.cat([_places(mask[: layout.crops]) for mask, layout in zip(masks, layouts, strict=True)])
+    laid = layouts(sizes, masks)
+    looked_at = [numbers(crops, layout, weights.dtype) for crops, layout in zip(pixels, laid, strict=True)]
+    places = torch.cat([_places(mask.cpu()[: layout.crops]) for mask, layout in zip(masks, laid, strict=True)])
     features = _features(encoder, torch.cat(looked_at), _on(weights.device, places))
 
     side, width = encoder.base_feat_height_target, features.shape[-1]
     number = features.shape[0] * features.shape[1]
     table = torch.cat([features.reshape(number, width), encoder.sub_GN.view(1, width), encoder.glb_GN.view(1, width)])
-    firsts = np.cumsum([0, *(layout.crops for layout in layouts)]) * side * side
-    orders = [
-        layout.order(int(first), side, number, number + 1) for layout, first in zip(layouts, firsts, strict=False)
-    ]
+    firsts = np.cumsum([0, *(layout.crops for layout in laid)]) * side * side
+    orders = [layout.order(int(first), side, number, number + 1) for layout, first in zip(laid, firsts, strict=False)]
     order = _on(features.device, torch.from_numpy(np.concatenate(orders)))
     tokens: Tensor = encoder.img_projection(table[order])
     return list(tokens.split([len(order) for order in orders]))
@@ -116,13 +111,19 @@ def _places_in(height: int, width: int) -> Tensor:
     return places.flatten()
 
 
-def _numbers(crops: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
+def layouts(sizes: Tensor, masks: Sequence[Tensor]) -> list[Layout]:
+    """Read how the crops of pictures lie off their padded sizes (pictures, 2) and masks (1 + crops, 32, 32)."""
+    pairs = zip(sizes.view(-1, 2).tolist(), masks, strict=True)
+    return [Layout.of(size, mask.cpu().bool().numpy()) for size, mask in pairs]
+
+
+def numbers(crops: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
     """Turn crops of bytes into numbers from -1 to 1, the view of the whole first."""
-    numbers = crops[: layout.crops - 1].float() / 127.5 - 1.0
-    canvas = numbers.view(layout.rows, layout.columns, 3, CROP, CROP).permute(2, 0, 3, 1, 4)
+    parts = crops[: layout.crops - 1].float() / 127.5 - 1.0
+    canvas = parts.view(layout.rows, layout.columns, 3, CROP, CROP).permute(2, 0, 3, 1, 4)
     canvas = canvas.reshape(1, 3, layout.rows * CROP, layout.columns * CROP)
     whole = interpolate(canvas, size=(CROP, CROP), mode="bicubic")
-    return torch.cat([whole, numbers]).to(dtype)
+    return torch.cat([whole, parts]).to(dtype)
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ in vLLM 0.26 and 0.32 (tests/test_vllm_contract.py).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +58,9 @@ class VllmEngine:
         )
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
-        self.ahead = self._render_threads = threads
+        self._render_threads = threads
+        # Parts that are made ready or kept while others are in the engine.
+        self.ahead = 2 * threads
         self._rendering = threading.BoundedSemaphore(threads)
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
@@ -155,7 +158,11 @@ class VllmEngine:
             media["image"] = list(prompt.images)
         if prompt.clips:
             media["audio"] = [(clip, SAMPLE_RATE) for clip in prompt.clips]
-        raw = {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
+        raw: dict[str, Any] = {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
+        if prompt.images and prompt.clips:
+            # Another name than alone: beside pictures a clip is projected otherwise, and vLLM keeps what it embedded.
+            named = [f"{hashlib.sha256(clip.tobytes()).hexdigest()}-beside-pictures" for clip in prompt.clips]
+            raw["multi_modal_uuids"] = {"audio": named}
         with self._turn_to_render(call):
             try:
                 (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])

@@ -46,6 +46,25 @@ class Phi4MMImageProcessor:
         }
 
 
+class Phi4MMAudioFeatureExtractor:
+    """Sounds as features; called as Microsoft's is, with pairs of samples and their rate."""
+
+    def __init__(self, compression_rate: int) -> None:
+        self._features = Phi4MultimodalFeatureExtractor(audio_compression_rate=compression_rate)
+        self.sampling_rate = self._features.sampling_rate
+
+    def __call__(self, audios: list[tuple[Any, int]], **_: Any) -> dict[str, Any]:
+        """Features of all sounds, filled up, and the tokens of each."""
+        if strange := {theirs for _, theirs in audios} - {self.sampling_rate}:
+            raise ValueError(f"sound must have {self.sampling_rate} samples a second, not {strange}")
+        samples = [np.asarray(sound, np.float32) for sound, _ in audios]
+        features = self._features(samples, sampling_rate=self.sampling_rate, return_tensors="pt")
+        return {
+            "input_audio_embeds": features["audio_input_features"],
+            "audio_embed_sizes": features["audio_embed_sizes"],
+        }
+
+
 class Phi4MMProcessor(ProcessorMixin):
     """Text with <|image_1|>, <|audio_1|> and so on, and what they stand for, as one batch."""
 
@@ -64,7 +83,7 @@ class Phi4MMProcessor(ProcessorMixin):
         config = json.loads((Path(folder) / "preprocessor_config.json").read_text()) | settings
         return cls(
             Phi4MMImageProcessor(config["dynamic_hd"]),
-            Phi4MultimodalFeatureExtractor(audio_compression_rate=config["audio_compression_rate"]),
+            Phi4MMAudioFeatureExtractor(config["audio_compression_rate"]),
             # AutoTokenizer would ask once more whether this code may be trusted.
             tokenizer or PreTrainedTokenizerFast.from_pretrained(folder),
         )
@@ -82,21 +101,10 @@ class Phi4MMProcessor(ProcessorMixin):
         if images:
             data |= self.image_processor(images)
         if audios:
-            data |= self._sounds(audios)
+            data |= self.audio_processor(audios)
         if text is not None:
             data["input_ids"] = torch.tensor([self._ids(text, data)])
         return BatchFeature(data)
-
-    def _sounds(self, audios: list[tuple[Any, int]]) -> dict[str, Any]:
-        rate = self.audio_processor.sampling_rate
-        if strange := {theirs for _, theirs in audios} - {rate}:
-            raise ValueError(f"sound must have {rate} samples a second, not {strange}")
-        samples = [np.asarray(sound, np.float32) for sound, _ in audios]
-        features = self.audio_processor(samples, sampling_rate=rate, return_tensors="pt")
-        return {
-            "input_audio_embeds": features["audio_input_features"],
-            "audio_embed_sizes": features["audio_embed_sizes"],
-        }
 
     def _ids(self, text: str, data: dict[str, Any]) -> list[int]:
         """Token ids, with as many for each image and sound as the model makes of it."""

@@ -1,0 +1,97 @@
+"""Our picture and sound parts take their place in the checkpoint's processor only where they give the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from worker.engines.crops import grid
+from worker.engines.fast_crops import FastCrops
+from worker.engines.fast_parts import quicken, same_pictures
+from worker.engines.fast_sounds import FastSounds
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def processor(tiny_phi4: Path) -> Any:
+    """The checkpoint's own, as `trust_remote_code` loads it."""
+    return AutoProcessor.from_pretrained(tiny_phi4, trust_remote_code=True)
+
+
+def _quicken(processor: Any) -> None:
+    quicken(processor, find_grid=grid, tokens_of=lambda frames: -(-frames // 8))
+
+
+def test_parts_that_give_the_same_take_their_place(processor: Any) -> None:
+    """Bytes go to the model instead of numbers; what else vLLM asks of a part is the checkpoint's."""
+    _quicken(processor)
+
+    assert isinstance(processor.image_processor, FastCrops)
+    assert isinstance(processor.audio_processor, FastSounds)
+    assert processor.image_processor.dynamic_hd == 36
+    assert processor.audio_processor.sampling_rate == 16_000
+    page = processor(text="<|image_1|>", images=[Image.new("RGB", (500, 300))])
+    assert page["input_image_embeds"].dtype == torch.uint8
+    assert page["input_image_embeds"].shape == (1, 2, 3, 448, 448)
+    assert len(page["input_ids"][0]) == page["num_img_tokens"][0]
+
+
+def _brighter(theirs: Any) -> Callable[..., dict[str, Any]]:
+    return lambda images: (made := theirs(images)) | {"input_image_embeds": made["input_image_embeds"] + 0.1}
+
+
+def _other_tokens(theirs: Any) -> Callable[..., dict[str, Any]]:
+    return lambda images: theirs(images) | {"num_img_tokens": [1]}
+
+
+def _other_names(theirs: Any) -> Callable[..., dict[str, Any]]:
+    return lambda images: {"pixels": theirs(images)["input_image_embeds"]}
+
+
+@pytest.mark.parametrize("strange", [_brighter, _other_tokens, _other_names])
+def test_a_part_that_differs_leaves_the_checkpoints_own(
+    processor: Any, caplog: pytest.LogCaptureFixture, strange: Callable[[Any], Any]
+) -> None:
+    """The log says which, and the other part is replaced all the same."""
+    own = strange(processor.image_processor)
+    processor = SimpleNamespace(image_processor=own, audio_processor=processor.audio_processor)
+
+    _quicken(processor)
+
+    assert processor.image_processor is own
+    assert isinstance(processor.audio_processor, FastSounds)
+    assert "slower image_processor is used" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(448, 448), (500, 300), (1240, 1754), (37, 900), (1344, 449), (12, 20)])
+def test_pictures_of_any_shape_are_cut_alike(processor: Any, size: tuple[int, int]) -> None:
+    """Sizes, masks and token counts are the checkpoint's; bytes become its numbers."""
+    theirs = copy.copy(processor.image_processor)
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+    assert same_pictures(theirs, FastCrops(theirs, grid), noise)
+
+
+@pytest.mark.parametrize("samples", [400, 559, 560, 16_001, 479_999])
+def test_sounds_of_any_length_have_the_same_features(processor: Any, samples: int) -> None:
+    """Also of one frame; in bf16, which the model computes in, they are equal but for roundings."""
+    noise = np.random.default_rng(2).normal(0, 0.2, samples).astype(np.float32)
+    theirs = processor.audio_processor([(noise, 16_000)])
+
+    ours = FastSounds(processor.audio_processor, lambda frames: -(-frames // 8))([(noise, 16_000)])
+
+    torch.testing.assert_close(ours["input_audio_embeds"], theirs["input_audio_embeds"], rtol=0, atol=0.02)
+    assert ours["audio_embed_sizes"].tolist() == theirs["audio_embed_sizes"].tolist()
