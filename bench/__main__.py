@@ -71,10 +71,12 @@ def keep(
     *,
     versions: dict[str, str] | None = None,
     machine: dict[str, Any] | None = None,
+    in_part: bool = False,
 ) -> None:
     """Write the figures with the date, the machine (`machine` adds to it) and the versions.
 
-    By default the versions are those of what the service is made of.
+    By default the versions are those of what the service is made of. When a run is measured `in_part`, the figures that
+    the same machine and versions gave before stay.
     """
     now = datetime.now(UTC)
     record = {
@@ -85,7 +87,16 @@ def keep(
     }
     path = Path(__file__).parent / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
+    if in_part and path.exists():
+        record["figures"] = [*_kept(json.loads(path.read_text()), record), *measured]
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _kept(before: dict[str, Any], now: dict[str, Any]) -> list[dict[str, object]]:
+    if any(before[fact] != now[fact] for fact in ("machine", "versions")):
+        return []
+    new = {figure["name"] for figure in now["figures"]}
+    return [figure for figure in before["figures"] if figure["name"] not in new]
 
 
 def _processor() -> str:

@@ -17,6 +17,7 @@ from bench.__main__ import keep
 from bench.__main__ import main as bench
 from bench.gpu.inputs import Inputs
 from bench.gpu.service import (
+    latencies,
     mixed_per_second,
     one_at_a_time,
     only_gpu,
@@ -80,6 +81,7 @@ def test_the_service_is_measured_with_as_many_workers_as_asked(inputs: Inputs, t
     assert sorted(bool(worker["engine"]) for worker in workers) == [False, False, True, True]
     assert per_second(two_of_each, inputs.pages(4), tokens=7) > 0
     assert one_at_a_time(two_of_each, inputs.clips(1), tokens=7) > 0
+    assert len(latencies(two_of_each, inputs.clips(3), rate=50, tokens=7)) == 3
 
 
 def test_pages_and_clips_are_measured_together(inputs: Inputs, two_of_each: Service) -> None:
@@ -142,6 +144,21 @@ def test_the_table_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "| stock_pages_per_second | 5.5 pages/s | 96 in flight |" in written
     assert f", 2 × NVIDIA H200 (driver 580.65), {cores} cores of " in written
     assert written.endswith(", vllm 0.26.0, torch 2.11.0.")
+
+
+def test_a_run_in_parts_keeps_what_the_same_machine_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure that is measured again takes the place of the old one; another machine's or version's all go."""
+    monkeypatch.setattr("bench.__main__.__file__", str(tmp_path / "__main__.py"))
+
+    def kept(name: str, value: float, **versions: str) -> dict[str, float]:
+        keep([{"name": name, "value": value}], "gpu", versions=versions, machine={"gpus": ["H200"]}, in_part=True)
+        figures = json.loads((tmp_path / "results/gpu.json").read_text())["figures"]
+        return {figure["name"]: figure["value"] for figure in figures}
+
+    assert kept("stock", 5.0, vllm="0.26.0") == {"stock": 5.0}
+    assert kept("tuned", 9.0, vllm="0.26.0") == {"stock": 5.0, "tuned": 9.0}
+    assert kept("stock", 6.0, vllm="0.26.0") == {"tuned": 9.0, "stock": 6.0}
+    assert kept("tuned", 8.0, vllm="0.32.0") == {"tuned": 8.0}
 
 
 def test_an_unknown_measurement_is_refused_with_those_there_are() -> None:

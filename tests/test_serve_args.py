@@ -103,3 +103,19 @@ def test_the_server_gives_pictures_and_sound_their_adapters(checkpoint: Path) ->
         "audio": f"{checkpoint}/speech-lora",
         "input": f"{checkpoint}/speech-lora",
     }
+
+
+@pytest.mark.parametrize(
+    ("fp8", "told"),
+    [
+        ("none", []),
+        ("weights", ["--quantization", "fp8"]),
+        ("cache", ["--kv-cache-dtype", "fp8"]),
+        ("all", ["--quantization", "fp8", "--kv-cache-dtype", "fp8"]),
+    ],
+)
+def test_eight_bits_are_asked_for_by_name(tmp_path: Path, fp8: str, told: list[str]) -> None:
+    """PHI4_FP8 says what vLLM keeps in 8 bits; nothing by default."""
+    arguments = serve_args(load(fp8=fp8, serve="vision"), tmp_path, on_cpu=False, render_threads=1)
+
+    assert [word for word in arguments if word in ("--quantization", "--kv-cache-dtype", "fp8")] == told

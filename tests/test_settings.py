@@ -139,6 +139,7 @@ def test_every_variable_named_is_the_one_that_is_read(monkeypatch: pytest.Monkey
         "queues": "prepare",
         "redis_url": "rediss://x",
         "serve": "vision",
+        "fp8": "all",
         "webhook_secret": "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0",
         "log_format": "text",
         "log_level": "ERROR",

