@@ -49,11 +49,11 @@ class Size:
     """How much is measured."""
 
     in_flight: int = 96
-    number: dict[str, int] = field(default_factory=lambda: {"pages": 384, "clips": 768})  #: after a warm-up
+    number: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 768})  #: after a warm-up
     mixed: int = 144  #: of each kind
     alone: int = 6
     tokens: dict[str, int] = field(default_factory=lambda: {"pages": 256, "clips": 100})
-    half_load_s: float = 30.0
+    half_load_s: float = 20.0
 
     def of(self, kind: str) -> str:
         """Describe what one kind of sample is."""
