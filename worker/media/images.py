@@ -137,8 +137,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageTooSmall(f"The image is {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
     if is_thin(width, height):
         raise ImageTooSmall(
-            f"The image is {width} × {height} pixels; one more than {MOST_ASPECT} times as long as wide cannot be read: "
-            "cut it into pieces."
+            f"The image is {width} × {height} pixels; what is more than {MOST_ASPECT} times as long as wide cannot "
+            "be read: cut it into pieces."
         )
     if width * height > max_pixels:
         raise ImageTooLarge(f"The image is {width} × {height} pixels; at most {max_pixels} are accepted.")
