@@ -73,6 +73,8 @@ class JobRequest(BaseModel):
     @field_validator("input", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
+        if not isinstance(value, dict | list):
+            raise ValueError('give an object, such as {"url": "https://…"}, or a list of them')
         return [value] if isinstance(value, dict) else value
 
     @field_validator("webhook_events", mode="before")

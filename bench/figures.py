@@ -109,19 +109,25 @@ def _processor_seconds(server: redis.Redis) -> float:
 
 
 def memory_of_large_inputs() -> Iterator[Figure]:
-    """Whether a large document or a long recording makes the processes grow."""
-    with running(INSTANT, max_body_mb=300) as service, tempfile.TemporaryDirectory() as folder:
-        document, recording = Path(folder) / "d.pdf", Path(folder) / "r.wav"
+    """Whether a large document or a long recording makes the processes grow, once each has worked on a small one."""
+    with running("cpu", max_body_mb=300) as service, tempfile.TemporaryDirectory() as folder:
+        page, document, speech, recording = (Path(folder) / name for name in ("p.pdf", "d.pdf", "s.wav", "r.wav"))
+        text_pdf(page, 1, 6)
         text_pdf(document, 200, 7)
+        speech_wav(speech, 60)
         speech_wav(recording, 7_200)
-        service.ended(service.submit("ocr", document))
+        service.ended(service.submit("ocr", page))
+        service.ended(service.submit("asr", speech))
         roles = ("api", "infer", "side")
         before = {role: service.rss_mb(role) for role in roles}
         with peak_rss_mb(service, *roles) as peaks:
             service.ended(service.submit("ocr", document))
             service.ended(service.submit("asr", recording))
     growth = {role: round(peaks[role] - before[role], 1) for role in roles}
-    conditions = f"200-page PDF, then 2 h WAV at 16 kHz ({recording_mb()} MB); largest of {growth}, after one such PDF"
+    conditions = (
+        f"cpu engine, 200-page PDF, then 2 h WAV at 16 kHz ({recording_mb()} MB), after one such page and a minute of "
+        f"speech; largest of {growth}"
+    )
     yield Figure("worker_rss_growth_mb", max(growth.values()), "MB", conditions)
 
 

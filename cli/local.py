@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ class ServicePortTaken(ServiceError):
     retryable = False
 
 
+class DataFolderUnusable(ServiceError):
+    """The data folder cannot be written."""
+
+    code = "data_folder_unusable"
+    retryable = False
+
+
 @dataclass(frozen=True, slots=True)
 class Local:
     """A service about to run here."""
@@ -49,20 +57,31 @@ class Local:
 def prepared(settings: Settings, *, report: Callable[[str], None], to_files: bool) -> Iterator[Local]:
     """Describe the service's processes; the data folder is held until the block ends.
 
-    `to_files` keeps the processes' output in `<data_dir>/logs`. Raises `ServicePortTaken`, `AlreadyRunning` and
-    `NoServerProgram`.
+    `to_files` keeps the processes' output in `<data_dir>/logs`. Raises `ServicePortTaken`, `DataFolderUnusable`,
+    `AlreadyRunning` and `NoServerProgram`.
     """
     if port_is_taken(settings.host, settings.port):
         raise ServicePortTaken(
             f"Port {settings.port} is in use; set PORT to another one, e.g. PORT={settings.port + 1}."
         )
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_writable(settings.data_dir)
     with _redis(settings) as (redis_url, valkey):
         secret = settings.webhook_secret or _kept_secret(settings.data_dir / "webhook-secret")
         env = _as_environment(settings) | {"REDIS_URL": redis_url, "PHI4_WEBHOOK_SECRET": secret}
         children = [*valkey, *_service(settings, env, to_files=to_files)]
         grace = settings.drain_seconds + 15
         yield Local(_url(settings), settings, Supervisor(children, grace=grace, on_event=report), secret, env)
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise DataFolderUnusable(
+            f"The data folder {folder} cannot be written ({error.strerror}); set PHI4_DATA_DIR to another one."
+        ) from None
 
 
 def up(settings: Settings) -> int:

@@ -49,10 +49,14 @@ class Reader:
         run = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=100)
         assert run.returncode == 0, f"line {step.line}: {source}\nends with {run.returncode}: {run.stdout}{run.stderr}"
         if step.shown:
-            pattern, groups = self._pattern(step.shown)
-            match = re.fullmatch(pattern, run.stdout.strip(), re.DOTALL)
-            assert match, f"line {step.line}: {source}\nprints:\n{run.stdout}\ninstead of:\n{step.shown}"
-            self.ids.update({name: match[group] for group, name in groups.items()})
+            self.compare(step.shown, run.stdout, f"line {step.line}: {source}")
+
+    def compare(self, shown: str, came: str, of: str) -> None:
+        """Compare what a document shows with what came, and learn its ids. Raises `AssertionError`."""
+        pattern, groups = self._pattern(shown)
+        match = re.fullmatch(pattern, came.strip(), re.DOTALL)
+        assert match, f"{of}\nprints:\n{came}\ninstead of:\n{shown}"
+        self.ids.update({name: match[group] for group, name in groups.items()})
 
     def _pattern(self, shown: str) -> tuple[str, dict[str, str]]:
         """Make the pattern of what is shown, and say which group stands for which of its ids."""

@@ -75,6 +75,7 @@ BAD: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "PNG header and rubbish": ("ocr", b"\x89PNG\r\n\x1a\n" + b"rubbish" * 100, {}, "unreadable_image"),
     "PNG of 30 000 × 30 000": ("ocr", bomb(), {}, "image_too_large"),
     "PNG of 1 × 1": ("ocr", png(1, 1), {}, "image_too_small"),
+    "PNG of 9 × 2 000": ("ocr", png(9, 2_000), {}, "image_too_small"),
     "truncated PDF": ("ocr", pdf(3)[:-400], {}, "unreadable_pdf"),
     "PDF header and rubbish": ("ocr", b"%PDF-1.7\n" + b"rubbish " * 500, {}, "unreadable_pdf"),
     "encrypted PDF": ("ocr", encrypted(), {}, "encrypted_pdf"),

@@ -15,7 +15,7 @@ from bench.table import DOCUMENTS as TABLES
 from bench.table import with_tables
 from cli.embedded import free_port
 from phi4.settings import Settings, variable_of
-from tests.conftest import ROOT, Service
+from tests.conftest import ROOT, Service, eventually
 from tests.console_blocks import Reader, steps
 from tests.servers import Web, web
 
@@ -68,6 +68,17 @@ def test_each_command_runs_and_prints_what_is_shown(name: str, reader: Reader) -
     """Every ```console and ```python block, in order."""
     for step in steps(DOCUMENTS[name]):
         reader.follow(step)
+
+
+def test_the_webhook_that_the_readme_shows_is_what_is_sent(reader: Reader, receiver: Web) -> None:
+    """Its body is that of the POST above it."""
+    readme = DOCUMENTS["README.md"]
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    reader.follow(next(step for step in steps(readme) if "webhook_url" in step.source))
+
+    eventually(lambda: receiver.seen, seconds=60, what="the webhook")
+
+    reader.compare(shown, receiver.seen[0].body.decode(), "the webhook")
 
 
 def test_the_makefile_runs_the_demo_that_is_tested_here() -> None:

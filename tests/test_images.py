@@ -296,6 +296,16 @@ def test_a_tiny_image_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
         only_frame(saved(tmp_path, Image.new("RGB", size), "PNG"))
 
 
+@pytest.mark.parametrize("size", [(9, 901), (901, 9)])
+def test_a_strip_that_engines_would_scale_to_nothing_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A till receipt passes; what is a hundred times as long as wide does not."""
+    with pytest.raises(ImageTooSmall, match=f"{size[0]} × {size[1]}.*cut it into pieces"):
+        only_frame(saved(tmp_path, Image.new("RGB", size), "PNG"))
+
+    receipt = only_frame(saved(tmp_path, Image.new("RGB", tuple(min(side, 900) for side in size)), "PNG"))
+    assert max(receipt.size) == 900
+
+
 @pytest.mark.parametrize(
     ("image", "format", "options", "expected"),
     [

@@ -132,6 +132,23 @@ def test_keys_and_values_become_a_table_without_a_head() -> None:
     assert markdown.startswith("|  |  |\n| --- | --- |\n| Monday | 9:00 |")
 
 
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        (("Region", "Q1", "Q2"), True),
+        (("Revenue", "2025", "2026"), True),
+        (("Room", "A12", "open"), False),
+        (("2024", "2025", "2026"), False),
+        (("Order", "PX-44", "PX-45"), False),
+    ],
+)
+def test_quarters_and_years_name_columns(first: tuple[str, ...], names: bool) -> None:
+    """Two of them beside a word are a head; a code alone, or nothing else, is not."""
+    markdown = to_markdown(arrange(table([first, ("North", "120", "130"), ("South", "90", "95")])))
+
+    assert markdown.startswith(f"| {' | '.join(first)} |") == names
+
+
 def test_two_rows_of_two_cells_are_no_table() -> None:
     """So little may line up by chance."""
     assert to_markdown(arrange(table([("Name", "Ruth"), ("Town", "Exeter")]))) == "Name Ruth  \nTown Exeter"

@@ -151,6 +151,18 @@ def test_a_taken_port_gives_one_line_that_names_the_variable(tmp_path: Path) -> 
     assert done.stderr.splitlines() == [f"phi4: Port {port} is in use; set PORT to another one, e.g. PORT={port + 1}."]
 
 
+def test_a_data_folder_that_cannot_be_written_gives_one_line_that_names_the_variable(tmp_path: Path) -> None:
+    """A file where the folder should be stands for every folder that is closed to the user."""
+    (tmp_path / "file").touch()
+    env = os.environ | {"PORT": str(free_port()), "PHI4_DATA_DIR": str(tmp_path / "file" / "data")}
+    done = subprocess.run([*PHI4, "up"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"phi4: The data folder {tmp_path}/file/data cannot be written (")
+    assert "PHI4_DATA_DIR" in line
+
+
 def test_a_bad_setting_stops_it_and_names_the_variable(tmp_path: Path) -> None:
     """A value that cannot be used is said in one line."""
     env = os.environ | {"PHI4_JOB_WINDOW": "many", "PHI4_DATA_DIR": str(tmp_path)}

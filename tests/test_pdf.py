@@ -138,6 +138,15 @@ def test_a_page_fits_the_pixel_cap(path: Path, size: tuple[int, int]) -> None:
     assert 9_000 <= page.width * page.height <= 10_000
 
 
+def test_a_strip_that_engines_would_scale_to_nothing_is_refused(path: Path) -> None:
+    """A page more than a hundred times as long as wide is its own error, as a picture of that shape is."""
+    path.write_bytes(with_pages((7_300, 72), (7_100, 72)))
+
+    found = dict(pages(path, [1, 2], dpi=150, max_pixels=MAX_PIXELS))
+
+    assert {number: type(page) for number, page in found.items()} == {1: ImageTooSmall, 2: Image.Image}
+
+
 def test_one_bad_page_does_not_lose_the_others(path: Path) -> None:
     """A page that is too thin, missing or out of range is yielded as its error, and the next page still comes."""
     path.write_bytes(with_pages(A4, (5_000, 1), A4).replace(b"Count 3", b"Count 4"))

@@ -42,6 +42,10 @@ INVOICE = arrange(
         line("Thank you, and see you again in our shop on Harbour Lane.", 100, 1000),
     ]
 )
+SALES = arrange(table([("Region", "Q1", "Q2", "Q3"), ("North", "120", "130", "125"), ("South", "90", "95", "101")]))
+PRICES = arrange(table([("Item", "Text", "Price"), ("A1", "chair", "10.00"), ("B2", "desk", "20.50")]))
+RECEIPT = facts(("Milk 2L", "1.90"), ("Bread", "2.35"), ("Coffee beans 500g", "8.49"))
+PERSON = facts(("Date of birth:", "10 December 1815"), ("City:", "London"), ("Children:", "no"))
 SIGN = arrange(
     [
         line("Riverside Library", 100, 40, height=60),
@@ -81,6 +85,13 @@ SIGN = arrange(
         # where a row meets a column
         (INVOICE, "What is the unit price of the desk lamp?", "38.75"),
         (INVOICE, "How many ring binders?", "40"),
+        (SALES, "What is Q3 for North?", "125"),
+        (SALES, "Q2 South", "95"),
+        (PRICES, "What is the price of B2?", "20.50"),
+        # a person, a price
+        (PERSON, "When was she born?", "10 December 1815"),
+        (RECEIPT, "How much did the bread cost?", "2.35"),
+        (RECEIPT, "How much does the milk cost?", "1.90"),
         # the text itself
         (arrange([line("NO ENTRY")]), "What does the sign say?", "NO ENTRY"),
         (arrange([line("NO ENTRY")]), "Read the text in this image.", "NO ENTRY"),
@@ -111,6 +122,10 @@ def test_the_value_of_the_asked_key_is_found(page: Page, question: str, answer: 
         (facts(("Due date:", "see below"), ("Total:", "on request"), ("Bill to:", "4711")), "How much is the total?"),
         (facts(("Due date:", "see below"), ("Total:", "on request"), ("Bill to:", "4711")), "Who is it for?"),
         (INVOICE, "Who is the customer?"),
+        # a code of another row or column
+        (SALES, "What is the Q4 of North?"),
+        (PRICES, "What is the price of C3?"),
+        (RECEIPT, "How much did the butter cost?"),
         # several values
         (INVOICE, "What is the amount?"),
         (INVOICE, "How much is the desk lamp?"),

@@ -106,7 +106,8 @@ def test_the_input_of_a_job_that_keeps_none_is_erased(caching: Service) -> None:
     job = ask(caching, png(203, 60), input_retention="until_done")
 
     assert job["cached"]
-    assert not [path for path in (caching.data_dir / "blobs").rglob("input-*") if job["id"] in path.parts]
+    folder = caching.data_dir / "blobs"
+    eventually(lambda: not [p for p in folder.rglob("input-*") if job["id"] in p.parts], what="the input's end")
 
 
 def test_webhooks_events_and_idempotency_are_as_ever(caching: Service) -> None:

@@ -136,7 +136,7 @@ class Worker:
         """Build what runs units."""
         settings = self.settings
         arrivals = Arrivals(self.blobs, self.outgoing, settings)
-        finish = Finish(self.store, self.blobs, ResultCache(self.store, settings))
+        finish = Finish(self.store, self.blobs, self.tickets, ResultCache(self.store, settings))
         return Runner(
             name=self.name,
             store=self.store,

@@ -13,7 +13,9 @@ from phi4.blobs import Blobs
 from phi4.errors import AllPartsFailed, BlobMissing, BlobsUnavailable, Phi4Error
 from phi4.job import Input, Job, Part, Unit, error_json
 from phi4.log import log
+from phi4.queue import Tickets
 from phi4.store import Store
+from worker import metrics
 from worker.cache import ResultCache
 
 _log = logging.getLogger(__name__)
@@ -22,11 +24,12 @@ _ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Finish:
-    """The last step of every job that has a result."""
+    """The last step of every job that has a result, and what is told of every job's end."""
 
-    def __init__(self, store: Store, blobs: Blobs, cache: ResultCache) -> None:
+    def __init__(self, store: Store, blobs: Blobs, tickets: Tickets, cache: ResultCache) -> None:
         self._store = store
         self._blobs = blobs
+        self._tickets = tickets
         self._cache = cache
 
     def run(self, unit: Unit) -> None:
@@ -54,14 +57,27 @@ class Finish:
             self._blobs.put(key, self._blobs.get(earlier.result))
         except BlobMissing:  # the earlier job was deleted in between
             return False
-        self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs])
+        self._tickets.wake(self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs]))
         self.clean_up(job)
+        self.tell_if_ended(job)
         return True
 
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End the job as failed because its result could not be put together."""
         self._store.work.end(unit, "failed", error=error_json(error, "finish"))
         self.clean_up(unit.job)
+
+    def tell_if_ended(self, job: Job) -> Job | None:
+        """Log and count a job's end, and have its webhooks sent; nothing when it goes on. Gives the job as it is."""
+        now = self._store.jobs.find(job.id)
+        if now is None or not now.status.is_terminal:
+            return now
+        if now.webhook_url:
+            self._tickets.wake("webhooks")
+        metrics.JOB_SECONDS.labels(now.type, now.status).observe((now.ended_ms - now.queued_ms) / 1000)
+        code = {"code": now.error["code"]} if now.error else {}
+        log(_log, f"job {now.status}", **code, **now.log_context())
+        return now
 
     def clean_up(self, job: Job) -> None:
         """Drop what only the making of the result needed; the job has ended, whatever becomes of that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
 from ulid import ULID
 
@@ -57,11 +58,11 @@ class Reaper:
             log(_log, "unit put back", level=logging.WARNING, job=job, unit=unit, worker=worker)
         for job in reaped.stopped:
             metrics.REAPED.labels("deadline").inc()
-            log(_log, "job past its deadline", job=job)
+            log(_log, "job past its deadline", **self._context(job))
         for job in reaped.expired:
             metrics.REAPED.labels("expired").inc()
             self._erase(job)
-            log(_log, "job expired", job=job)
+            log(_log, "job expired", **self._context(job))
         self._send_missing_tickets()
         if reaped.stopped or reaped.expired:
             self._tickets.wake("webhooks")
@@ -73,6 +74,10 @@ class Reaper:
         for folder in gone:
             self._blobs.delete_folder(folder)
         return len(gone)
+
+    def _context(self, job: str) -> dict[str, Any]:
+        found = self._store.jobs.find(job)
+        return found.log_context() if found else {"job": job}
 
     def _erase(self, job: str) -> None:
         try:

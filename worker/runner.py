@@ -133,8 +133,7 @@ class Runner:
                 self._put_back(unit, counts=not isinstance(error, StoreUnavailable))
                 return "retried"
             self.prepare.fail(unit, error)
-            self._wake_webhooks(unit)
-            log(_log, "job failed", code=error.code, **unit.job.log_context())
+            self.finish.tell_if_ended(unit.job)
             return "failed"
         if finish is not None:
             self._hand_on(finish)
@@ -172,26 +171,15 @@ class Runner:
             raise
         except Phi4Error as error:
             self.finish.fail(unit, error)
-        self._wake_webhooks(unit)
-        job = self.store.jobs.find(unit.job.id)
-        if job is None:
-            return "deleted"
-        metrics.JOB_SECONDS.labels(job.type, job.status).observe((job.ended_ms - job.queued_ms) / 1000)
-        log(_log, f"job {job.status}", **job.log_context())
-        return str(job.status)
+        job = self.finish.tell_if_ended(unit.job)
+        return str(job.status) if job else "deleted"
 
     def _put_back(self, unit: Unit, *, counts: bool) -> None:
         try:
             self.tickets.wake(self._persist(lambda: self.store.work.put_back(unit, counts=counts)))
         except LeaseLost:
             return
-        if (job := self.store.jobs.find(unit.job.id)) and job.status.is_terminal:
-            self._wake_webhooks(unit)
-            log(_log, f"job {job.status}", **job.log_context())
-
-    def _wake_webhooks(self, unit: Unit) -> None:
-        if unit.job.webhook_url:
-            self.tickets.wake("webhooks")
+        self.finish.tell_if_ended(unit.job)
 
     def _persist(self, step: Callable[[], _T]) -> _T:
         """Repeat a step while Redis or the blob store is away, for a while. Raises `LeaseLost`, `BlobsUnavailable`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ HEADING, TITLE = 1.3, 1.75  #: heights of body lines
 SAME_SIZE = 1.6  #: Letters that differ more do not stand in one row.
 #: What makes columns of prose, and not of a table: lines of at least this many, words and letters a side.
 COLUMN_LINES, COLUMN_WORDS, COLUMN_LETTERS = 3, 3.0, 14.0
+#: A quarter, a year or the like names a column although there is a figure in it, when another stands beside it.
+_PERIOD = re.compile(r"[A-Z]{1,3} ?\d{1,4}|(19|20)\d\d(/\d\d)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,11 @@ class Block:
 
     @property
     def header(self) -> bool:
-        """Whether the first row of the table names the columns: no figures in it, but some below."""
+        """Whether the first row of the table names the columns: no figures in it but periods, and some below."""
         first, *others = self.grid()
-        return all(first) and not _has_digit(first) and any(_has_digit(row) for row in others)
+        periods = [text for text in first if _PERIOD.fullmatch(text)]
+        words = first if len(periods) < 2 else [text for text in first if text not in periods]
+        return bool(words) and all(first) and not _has_digit(words) and any(_has_digit(row) for row in others)
 
     def grid(self) -> list[list[str]]:
         """The table's texts, row by row, "" where a cell is empty."""

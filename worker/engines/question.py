@@ -29,10 +29,12 @@ _SAME = [
     (r"\bdate of birth\b|\bbirth ?da(y|te)\b|\bborn\b", " birthdate "),
     (r"\b(nr|num|numbers?|#)(?=\s|$)|\bno(?=\s*$|\s+\d)", " number "),
     (r"\bqty\b|\bhow many\b", " quantity "),
+    (r"^(how much (?:do|does|did|will|would) .*) costs?$", r" \1 "),
 ]  # fmt: skip
 _SAYS_LITTLE = """
     a an the of on in at for to from by with and or is are was were be been it its this that these those there here what
     whats which who whose whom when where how much do does did can could would will you i we us me my our your please
+    he she they him her them his hers their theirs
     tell show give find get know want have has stated shown listed mentioned given exact value
     eur gbp usd chf sek nok dkk pln cad aud nzd jpy cny inr
 """
@@ -44,6 +46,7 @@ _PAPER = """
 _READING = "say says said read reads written printed write transcribe extract ocr words everything all out"
 _STOP, _PAPERS, _SAYS = (frozenset(words.split()) for words in (_SAYS_LITTLE, _PAPER, _READING))
 _PAPER_PHRASE = rf"\b(on|in|of|from|for|at) (the|this|that|my|your|our) ({'|'.join(sorted(_PAPERS))})\b"
+_CODE = re.compile(r"(?=.*[^\W\d])\w+|(19|20)\d\d")
 _TELLING_DATE = {"date", "duedate", "birthdate", "when"}
 
 
@@ -68,9 +71,9 @@ def asked(question: str) -> Asked:
 
 
 def key_words(text: str) -> Words:
-    """Give the telling words of a printed key, without figures: "VAT 20%" is "vat"."""
-    words = (w for w in _unified(_plain(text)).split() if w not in _STOP)
-    return tuple(dict.fromkeys(w for w in words if w.isalpha()))
+    """Give the telling words of a printed key, without figures ("VAT 20%" is "vat") unless it is a code ("Q3")."""
+    words = [w for w in _unified(_plain(text)).split() if w not in _STOP]
+    return tuple(dict.fromkeys(w for w in words if w.isalpha())) or tuple(words if _CODE.fullmatch(text) else ())
 
 
 def same_word(a: str, b: str) -> bool:

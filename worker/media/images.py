@@ -18,6 +18,8 @@ from phi4.errors import EmptyInput, ImageTooLarge, ImageTooSmall, InputError, Un
 
 #: Below this many pixels on a side nothing can be read, and models refuse it.
 MIN_SIDE = 8
+#: Scaled to what an engine can look at, nothing is left of the short side of a longer strip.
+MOST_ASPECT = 100
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _DECODABLE_BY_ENGINES = {"PNG", "JPEG", "MPO", "WEBP"}  # MPO: a phone's JPEG with a second picture behind the first
@@ -124,10 +126,20 @@ def _check_directories(file: BinaryIO) -> None:
     file.seek(opened_at)
 
 
+def is_thin(width: float, height: float) -> bool:
+    """Tell whether a page is so long and narrow that its short side vanishes when it is looked at whole."""
+    return max(width, height) > MOST_ASPECT * min(width, height)
+
+
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise ImageTooSmall(f"The image is {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
+    if is_thin(width, height):
+        raise ImageTooSmall(
+            f"The image is {width} × {height} pixels; what is more than {MOST_ASPECT} times as long as wide cannot "
+            "be read: cut it into pieces."
+        )
     if width * height > max_pixels:
         raise ImageTooLarge(f"The image is {width} × {height} pixels; at most {max_pixels} are accepted.")
 

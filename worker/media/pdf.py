@@ -17,7 +17,7 @@ from pypdfium2 import PdfDocument, PdfiumError
 from pypdfium2.raw import FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY
 
 from phi4.errors import EmptyInput, EncryptedPdf, ImageTooSmall, InputError, PageOutOfRange, UnreadablePdf
-from worker.media.images import MIN_SIDE
+from worker.media.images import MIN_SIDE, is_thin
 
 #: No page is rendered larger than this on its long side, in pixels; a poster is scaled down to it.
 LONGEST_SIDE = 4_000
@@ -129,7 +129,7 @@ def _scale(size: tuple[float, float], *, dpi: int, max_pixels: int) -> float:
     scale = min(dpi / _POINTS_PER_INCH, (LONGEST_SIDE - 1) / max(size), math.sqrt(max_pixels / (width * height)))
     while math.ceil(width * scale) * math.ceil(height * scale) > max_pixels:
         scale *= 0.99
-    if min(width, height) * scale < MIN_SIDE:
+    if min(width, height) * scale < MIN_SIDE or is_thin(width, height):
         raise ImageTooSmall(f"The page is {width:g} × {height:g} points; that is too small to be read.")
     return scale
 
