@@ -7,7 +7,7 @@ import logging
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ class Prepare:
     def _frames(self, path: Path, number: int, one: Input, pages: list[int]) -> Iterator[_Page]:
         as_is = images.usable_as_is(path)
         wanted = set(pages)
-        for page, image in enumerate(images.frames(path, max_pixels=self._settings.max_pixels), start=1):
+        frames = islice(images.frames(path, max_pixels=self._settings.max_pixels), max(wanted, default=0))
+        for page, image in enumerate(frames, start=1):
             if page in wanted:
                 yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
 

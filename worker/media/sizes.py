@@ -1,0 +1,8 @@
+"""How small and how large a page may be, in pixels; of its own, so that drawing a page needs nothing else."""
+
+from __future__ import annotations
+
+#: Below this many pixels on a side nothing can be read, and models refuse it.
+MIN_SIDE = 8
+#: No page of a document is drawn larger than this on its long side; a poster is scaled down to it.
+LONGEST_SIDE = 4_000
