@@ -42,13 +42,10 @@ def drawing() -> list[psutil.Process]:
 
 def forms_in_forms(levels: int = 12, fan: int = 10) -> bytes:
     """A page that shows a form, which shows the next one ten times, and so on."""
-    forms = [
-        stream(
-            b"/F Do " * fan, b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</XObject<</F %d 0 R>>>>" % (5 + n)
-        )
-        for n in range(levels)
-    ]
-    last = stream(b"0 0 9 9 re f " * 99, b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]")
+    form = b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]"
+    next_one = [b"/Resources<</XObject<</F %d 0 R>>>>" % (6 + n) for n in range(levels)]
+    forms = [stream(b"/F Do " * fan, form + resources) for resources in next_one]
+    last = stream(b"0 0 9 9 re f " * 99, form)
     leaf = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R/Resources<</XObject<</F 5 0 R>>>>>>"
     tree = b"<</Type/Pages/Count 1/Kids[3 0 R]>>"
     return document(b"<</Type/Catalog/Pages 2 0 R>>", tree, leaf, stream(b"/F Do"), *forms, last)

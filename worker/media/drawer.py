@@ -68,7 +68,8 @@ class Drawer:
         process = self._process = self._process or subprocess.Popen(
             self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        assert process.stdin and process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()

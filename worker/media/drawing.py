@@ -148,7 +148,8 @@ def _answer(documents: Documents, request: dict[str, Any], answers: BinaryIO) ->
             case "count":
                 told: dict[str, Any] = {"count": documents.count(**request)}
             case "close":
-                told = {"closed": documents.close(**request)}
+                documents.close(**request)
+                told = {}
             case _:
                 page = documents.draw(**request)
                 pixels = page.tobytes()
