@@ -225,7 +225,13 @@ def test_an_answer_does_not_grow_with_what_is_wrong(service: Service) -> None:
 
 def test_a_text_may_be_full_of_marks(service: Service) -> None:
     """What stands in a string is no value."""
-    job = QUESTION | {"params": {"question": '[{"a": 1}, \\' * 20_000}}
+    words = '[{,,\\"' * 3_333
+    job = QUESTION | {
+        "params": {"question": words, "system": words},
+        "metadata": {str(n): "," * 512 for n in range(16)},
+    }
+    job["input"] = [{"data": DATA, "filename": "," * 250} for _ in range(64)]
+    assert sum(map(json.dumps(job).count, ",[{")) > 50_000
 
     assert service.http.post("/v1/jobs", json=job).status_code == 202
 
