@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from bench.faults import (
     api_faults,
     blob_faults,
+    cancel_faults,
     clock_faults,
     disk_faults,
     engine_faults,
@@ -18,6 +19,7 @@ from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
     "kill": worker_faults.KILLED,
+    "kill-side": worker_faults.SIDE_KILLED,
     "redis-restart": redis_faults.RESTARTED,
     "redis-stop": redis_faults.STOPPED,
     "redis-cut": redis_faults.CUT,
@@ -28,6 +30,7 @@ FAULTS: dict[str, Fault] = {
     "api": api_faults.KILLED,
     "poison": worker_faults.POISON,
     "hang": worker_faults.HANGS,
+    "cancel": cancel_faults.CANCELLED,
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,

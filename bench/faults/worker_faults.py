@@ -17,6 +17,10 @@ def _kill(scene: Scene) -> None:
     scene.service.kill("infer")
 
 
+def _kill_side(scene: Scene) -> None:
+    scene.service.kill("side")
+
+
 def _ask(scene: Scene) -> None:
     _stop(scene, group=False)
 
@@ -72,6 +76,7 @@ def _status(scene: Scene, job: Accepted) -> str:
 
 
 KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
+SIDE_KILLED = Fault("kill -9 of the side worker, in the middle of preparations and webhooks", _kill_side)
 ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
 GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
 POISON = Fault(
