@@ -27,6 +27,7 @@ FAULTS: dict[str, Fault] = {
     "redis-full": redis_faults.FULL,
     "sigterm": worker_faults.ASKED,
     "sigterm-group": worker_faults.GROUP,
+    "ctrl-c": worker_faults.INTERRUPTED,
     "api": api_faults.KILLED,
     "poison": worker_faults.POISON,
     "hang": worker_faults.HANGS,

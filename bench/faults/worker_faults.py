@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bench.faults.mix import Accepted, Kind
-from bench.faults.processes import until
+from bench.faults.processes import Processes, processes, until
 from bench.faults.run import Fault, Scene
 from tests.scripted_jobs import document, picture
 
@@ -27,6 +29,20 @@ def _ask(scene: Scene) -> None:
 
 def _ask_group(scene: Scene) -> None:
     _stop(scene, group=True)
+
+
+@contextmanager
+def _under_up(**env: str) -> Iterator[Processes]:
+    with processes(under_up=True, **env) as service:
+        yield service
+
+
+def _interrupt(scene: Scene) -> None:
+    """Press Ctrl-C: a terminal sends it to the whole group. Then start the command again."""
+    pid = scene.service.running["up"].pid
+    scene.service.signal("up", signal.SIGINT, group=True)
+    scene.service.await_restart("up", pid)
+    scene.service.await_ready()
 
 
 def _stop(scene: Scene, *, group: bool) -> None:
@@ -79,6 +95,12 @@ KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
 SIDE_KILLED = Fault("kill -9 of the side worker, in the middle of preparations and webhooks", _kill_side)
 ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
 GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
+INTERRUPTED = Fault(
+    "Ctrl-C on `phi4 up`, which is started again (recovery from its being ready)",
+    _interrupt,
+    service=_under_up,
+    after=_ended_clean,
+)
 POISON = Fault(
     "a part that ends its worker every time, 63 innocent ones beside it",
     _poison,
