@@ -16,6 +16,10 @@ _CLEAN = 0
 
 
 def _kill(scene: Scene) -> None:
+    """Kill the worker while it has parts of one job, whatever else it has."""
+    job = scene.mix.send(scene.http, Kind("ocr", "sleep 2", (picture(8), picture(9)), 2), priority="high")
+    assert job is not None
+    until(lambda: _status(scene, job) == "in_progress", seconds=60, what="its start")
     scene.service.kill("infer")
 
 
