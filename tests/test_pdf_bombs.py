@@ -23,6 +23,7 @@ MEMORY = 128 << 20
 @pytest.fixture(autouse=True)
 def drawer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drawer]:
     """A process of the test's own, with little of both."""
+    pdf._DRAWER.end()
     drawer = Drawer(cpu_seconds=1, memory=MEMORY)
     monkeypatch.setattr(pdf, "_DRAWER", drawer)
     yield drawer
