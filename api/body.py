@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NoReturn, cast
@@ -24,6 +25,10 @@ from phi4.media_type import HEAD_BYTES, kinds_for, sniff
 from phi4.params import PARAMS, JobType, chat_media
 
 _MAX_DEPTH = 32
+#: Two bytes of JSON can become a hundred in memory, so what it would hold is counted before it is read.
+_MOST_VALUES = 50_000
+#: One that does not end goes to the end, so that no second one is looked for in it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _JSON_FIELDS = ("params", "metadata", "input")
 
 
@@ -87,6 +92,8 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 def _parsed(body: bytes) -> object:
+    if _holds_too_many(body):
+        raise MalformedRequest(f"The JSON holds more than {_MOST_VALUES} values.")
     try:
         value = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
         if b"\\u" in body:
@@ -98,6 +105,23 @@ def _parsed(body: bytes) -> object:
     if _deeper_than(value, _MAX_DEPTH):
         raise MalformedRequest(f"The JSON is nested deeper than {_MAX_DEPTH} levels.")
     return value
+
+
+def _holds_too_many(body: bytes) -> bool:
+    """Tell whether there are more values than a request needs, by the marks before them that stand in no string."""
+    if _marks(body, 0, len(body)) <= _MOST_VALUES:
+        return False
+    marks = at = 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        marks += _marks(body, at, string.start())
+        at = string.end()
+        if marks > _MOST_VALUES or number > 2 * _MOST_VALUES:
+            return True
+    return marks + _marks(body, at, len(body)) > _MOST_VALUES
+
+
+def _marks(text: bytes, start: int, end: int) -> int:
+    return sum(text.count(mark, start, end) for mark in b",[{")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -69,6 +69,8 @@ _HTTP_DETAILS = {
     404: "There is no such address; /docs lists all of them.",
     413: "The request is larger than this service accepts (PHI4_MAX_BODY_MB).",
 }
+#: So many wrong fields are told of one request, and so much of each one's name.
+_MOST_ERRORS, _LONGEST_NAME = 100, 100
 _OUR_FAULT = "Something went wrong on our side; the log has it under this request_id."
 _TITLES = {
     400: "Malformed request",
@@ -140,10 +142,10 @@ def field_errors(error: ValidationError, prefix: str = "") -> list[dict[str, str
     """List what is wrong field by field, without the values."""
     return [
         {
-            "field": ".".join([prefix] * bool(prefix) + [str(p) for p in e["loc"]]),
+            "field": ".".join([prefix] * bool(prefix) + [str(p)[:_LONGEST_NAME] for p in e["loc"]]),
             "message": e["msg"].removeprefix("Value error, "),
         }
-        for e in error.errors(include_url=False, include_context=False, include_input=False)
+        for e in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_ERRORS]
     ]
 
 

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from phi4.errors import AudioTooLong, AudioTooShort, EmptyInput, InputError, UnreadableAudio
+from phi4.errors import AudioTooLong, AudioTooShort, Cancelled, EmptyInput, InputError, UnreadableAudio
 from worker.media.audio import Clip, open_recording
 from worker.media.completeness import check_whole
 
@@ -378,6 +378,23 @@ def test_a_damaged_mp3_frame_is_skipped(path: Path, speech: Sound) -> None:
     _, duration = heard(path)
 
     assert duration == pytest.approx(len(speech) / RATE, abs=0.3)
+
+
+def test_a_recording_is_read_until_somebody_objects(path: Path) -> None:
+    """Also when it is silent and gives no clip to stop at."""
+    write(path, np.zeros(60 * RATE, np.float32))
+    heard_of: list[int] = []
+
+    def object_at_the_third() -> None:
+        heard_of.append(1)
+        if len(heard_of) == 3:
+            raise Cancelled
+
+    with open_recording(path, max_seconds=MAX_SECONDS, on_block=object_at_the_third) as recording:
+        with pytest.raises(Cancelled):
+            list(recording.clips())
+
+        assert recording.duration < 10
 
 
 def test_a_detector_forgets_the_recording_before(path: Path, speech: Sound) -> None:

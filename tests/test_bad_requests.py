@@ -67,6 +67,10 @@ BAD: dict[str, Bad] = {
     "a number of 5 000 digits": body('{"type": "ocr", "cancel_after": ' + "1" * 5_000 + "}"),
     "too deep": body('{"a":' * 33 + "1" + "}" * 33),
     "deep enough to exhaust a parser": body("[" * 100_000),
+    "more values than a request needs": body('{"type": "ocr", "input": [' + "{}," * 50_000 + "{}]}"),
+    "more names than a request needs": body("{" + ",".join(f'"{n}": 0' for n in range(60_000)) + "}"),
+    "more strings than a request needs, and no end": body('[["' + '" "' * 200_000),
+    "a string of quotes without end": body("[" + "," * 60_000 + '"' + '\\"' * 1_000_000),
     "text": Bad(415, "unsupported_media_type", request={"content": "x", "headers": {"Content-Type": "text/plain"}}),
     "no content type": Bad(415, "unsupported_media_type", request={"content": json.dumps(JOB)}),
     "a plain form": Bad(415, "unsupported_media_type", request={"data": {"type": "ocr"}}),
@@ -207,6 +211,29 @@ def test_all_that_is_wrong_is_told_at_once(service: Service) -> None:
     assert [wrong["field"] for wrong in problem["errors"]] == ["type", "priority", "metadata.a", "expires_in"]
     assert problem["detail"].endswith("(and 3 more, see errors)")
     assert secret not in response.text
+
+
+def test_an_answer_does_not_grow_with_what_is_wrong(service: Service) -> None:
+    """A hundred wrong fields are told, each by the beginning of its name."""
+    job = JOB | {f"{n}{'x' * 10_000}": 0 for n in range(1_000)}
+
+    response = service.http.post("/v1/jobs", json=job)
+
+    assert len(response.json()["errors"]) == 100
+    assert len(response.content) < 50_000
+
+
+def test_a_text_may_be_full_of_marks(service: Service) -> None:
+    """What stands in a string is no value."""
+    words = '[{,,\\"' * 3_333
+    job = QUESTION | {
+        "params": {"question": words, "system": words},
+        "metadata": {str(n): "," * 512 for n in range(16)},
+    }
+    job["input"] = [{"data": DATA, "filename": "," * 250} for _ in range(64)]
+    assert sum(map(json.dumps(job).count, ",[{")) > 50_000
+
+    assert service.http.post("/v1/jobs", json=job).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import soundfile
 
 from tests.api_alone import api_alone
 from tests.conftest import Service, eventually
@@ -42,6 +45,22 @@ def test_a_running_job_stops(service: Service) -> None:
     assert (job["status"], job["error"]["code"], job["progress"]["completed"]) == ("cancelled", "cancelled", 0)
     stopped = eventually(lambda: logged(service, "infer", "part stopped", job_id), what="the parts' end")
     assert {line["unit"] for line in stopped} <= {"0", "1"}
+
+
+def test_hours_of_silence_are_not_listened_to_after_that(service: Service) -> None:
+    """They give no clip between which to look up; the worker that reads them hears of it all the same, and lives on."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 8_000, 1, format="FLAC", subtype="PCM_16") as sound:
+        for _ in range(4 * 60):
+            sound.write(np.zeros(60 * 8_000, "int16"))
+    job_id = accepted(service.submit("asr", file.getvalue()))["id"]
+    before = {w["name"] for w in service.http.get("/health").json()["workers"]}
+    eventually(lambda: any(w["in_flight"] for w in service.http.get("/health").json()["workers"]), what="its start")
+
+    service.http.post(f"/v1/jobs/{job_id}/cancel")
+
+    assert service.ended(job_id)["status"] == "cancelled"
+    assert before <= {w["name"] for w in service.http.get("/health").json()["workers"]}
 
 
 def test_a_cancelled_job_keeps_what_was_done(service: Service) -> None:

@@ -17,7 +17,7 @@ LONG = {"poison", "hang", "engine", "soak"}
 
 
 #: These need a service that was started in another way.
-OWN = {"redis-slow", "disk-full"}
+OWN = {"redis-slow", "disk-full", "ctrl-c"}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_fault_costs_no_job(common: Stage, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OWN))
 def test_a_fault_of_a_service_of_its_own_costs_no_job(name: str) -> None:
-    """The same, behind a slow proxy and on a small disk."""
+    """The same, behind a slow proxy, on a small disk, and as one command."""
     with stage(FAULTS[name], short=True) as at:
         check(FAULTS[name], at)
 

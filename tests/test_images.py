@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from phi4.errors import EmptyInput, ImageTooLarge, ImageTooSmall, InputError, UnreadableImage
+from phi4.errors import EmptyInput, ImageTooLarge, ImageTooSmall, InputError, TooManyPages, UnreadableImage
 from worker.media.images import decode, encode, frame_count, frames, usable_as_is
 
 MAX_PIXELS = 1_000_000
@@ -256,6 +256,21 @@ def test_a_truncated_tiff_never_gives_fewer_pages(tmp_path: Path, compression: s
         except UnreadableImage:
             pages = 3
         assert pages == 3
+
+
+def test_a_tiff_of_nothing_but_pages_is_refused_without_looking_into_them(tmp_path: Path) -> None:
+    """A page that shares its pixels with the others costs a hundred bytes; Pillow takes hours to count a million."""
+    path, count, entries = tmp_path / "input", 200_000, 8
+    length = 2 + entries * 12 + 4
+    tags = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 8 + count * length), (278, 8), (279, 64)]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    chain = (struct.pack("<H", entries) + fields + struct.pack("<I", 8 + length * n) for n in range(1, count))
+    last = struct.pack("<H", entries) + fields + bytes(4)
+    path.write_bytes(b"II*\0\x08\0\0\0" + b"".join(chain) + last + bytes(64))
+
+    for read in (frame_count, only_frame, usable_as_is):
+        with pytest.raises(TooManyPages):
+            read(path)
 
 
 def test_pixels_are_counted_before_they_are_decoded(tmp_path: Path) -> None:

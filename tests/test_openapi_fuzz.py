@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +70,18 @@ def test_every_answer_about_a_job_is_as_described(case: schemathesis.Case, close
         case.path_parameters["job_id"] = job_id
         send(case, closed, positive_data_acceptance, negative_data_rejection)
         closed.http.delete(f"/v1/jobs/{job_id}")
+
+
+@pytest.mark.timeout(120)
+@schema.include(path_regex="{(file|batch)_id}").parametrize()
+@FEW
+def test_every_answer_about_a_file_or_batch_is_as_described(case: schemathesis.Case, closed: Service) -> None:
+    """The same of a file that was uploaded, and of a batch of it."""
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}
+    sent = {"file": ("a.jsonl", json.dumps(line).encode())}
+    file_id = closed.http.post("/v1/files", data={"purpose": "batch"}, files=sent).raise_for_status().json()["id"]
+    asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    ids = {"file_id": file_id, "batch_id": closed.http.post("/v1/batches", json=asked).raise_for_status().json()["id"]}
+    case.path_parameters.update({name: ids[name] for name in case.path_parameters})
+    send(case, closed, positive_data_acceptance, negative_data_rejection)
+    closed.http.delete(f"/v1/files/{file_id}")

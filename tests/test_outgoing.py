@@ -6,7 +6,8 @@ import gzip
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,49 @@ def test_an_address_that_is_not_public_is_not_reached(
     with pytest.raises(UrlForbidden, match="PHI4_ALLOW_HOSTS"):
         fetch(f"{scheme}://{host}:{port}/")
     assert connected == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_name_that_changes_its_mind_leads_nowhere_else(
+    method: str, monkeypatch: pytest.MonkeyPatch, loopback_tells: tuple[int, list[object]]
+) -> None:
+    """Public when it is checked, loopback when it is used: it is asked once, and the first answer counts."""
+    port, connected = loopback_tells
+    asked = _resolver(monkeypatch, lambda times: "192.0.2.1" if times == 1 else "127.0.0.1")
+
+    with pytest.raises(InputError), Outgoing(frozenset()).request(method, f"http://a.example:{port}/", seconds=0.5):
+        pass
+
+    assert asked.count("a.example") == 1
+    assert connected == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"])
+def test_a_name_with_one_address_that_is_not_public_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch, loopback_tells: tuple[int, list[object]]
+) -> None:
+    """Whatever else it has."""
+    port, connected = loopback_tells
+    _resolver(monkeypatch, lambda _: address)
+
+    with pytest.raises(UrlForbidden, match="PHI4_ALLOW_HOSTS"):
+        fetch(f"http://a.example:{port}/")
+    assert connected == []
+
+
+def _resolver(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int], str]) -> list[str]:
+    """Answer for a name of the test's; gives the names that are looked up."""
+    asked: list[str] = []
+    resolve = socket.getaddrinfo
+
+    def answered(host: Any, *more: Any, **options: Any) -> Any:
+        if host != "a.example":
+            return resolve(host, *more, **options)
+        asked.append(host)
+        return resolve(answer(len(asked)), *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answered)
+    return asked
 
 
 @pytest.mark.parametrize(

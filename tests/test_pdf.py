@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from phi4.errors import EmptyInput, EncryptedPdf, ImageTooSmall, InputError, PageOutOfRange, UnreadablePdf
-from worker.media.pdf import LONGEST_SIDE, page_count, pages
+from worker.media.pdf import page_count, pages
+from worker.media.sizes import LONGEST_SIDE
 
 MAX_PIXELS = 100_000_000
 A4 = (595, 842)

@@ -6,8 +6,9 @@ import io
 import logging
 import wave
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,8 @@ class Prepare:
     def _frames(self, path: Path, number: int, one: Input, pages: list[int]) -> Iterator[_Page]:
         as_is = images.usable_as_is(path)
         wanted = set(pages)
-        for page, image in enumerate(images.frames(path, max_pixels=self._settings.max_pixels), start=1):
+        frames = islice(images.frames(path, max_pixels=self._settings.max_pixels), max(wanted, default=0))
+        for page, image in enumerate(frames, start=1):
             if page in wanted:
                 yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
 
@@ -185,13 +187,14 @@ class Prepare:
 
     def _plan_clips(self, held: Held, inputs: list[Input]) -> Unit | None:
         one = inputs[0]
-        with (
-            self._blobs.as_file(one.blob, sha256=one.sha256) as path,
-            audio.open_recording(path, max_seconds=self._settings.max_audio_seconds) as recording,
-        ):
+        with self._blobs.as_file(one.blob, sha256=one.sha256) as path, self._recording(held, path) as recording:
             specs = (self._clip_spec(held.unit, 0, n, clip) for n, clip in enumerate(recording.clips()))
             timed = _Timed(one, recording)
             return self._plan(held, specs, expected=0, inputs=timed)
+
+    def _recording(self, held: Held, path: Path) -> AbstractContextManager[audio.Recording]:
+        longest = self._settings.max_audio_seconds
+        return audio.open_recording(path, max_seconds=longest, on_block=lambda: _check(held))
 
     def _clip_spec(self, unit: Unit, input: int, number: int, clip: audio.Clip) -> Spec:
         blob = f"{unit.job.scratch}/{input}-{number}.wav"
@@ -218,10 +221,7 @@ class Prepare:
 
     def _listen_to(self, held: Held, number: int, one: Input) -> tuple[list[Spec], float]:
         specs: list[Spec] = []
-        with (
-            self._blobs.as_file(one.blob, sha256=one.sha256) as path,
-            audio.open_recording(path, max_seconds=self._settings.max_audio_seconds) as recording,
-        ):
+        with self._blobs.as_file(one.blob, sha256=one.sha256) as path, self._recording(held, path) as recording:
             for clip in recording.whole():
                 _check(held)
                 specs.append(self._clip_spec(held.unit, number, len(specs), clip))

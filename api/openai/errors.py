@@ -69,7 +69,7 @@ def checked(model: type[_M], fields: Mapping[str, Any]) -> _M:
         return model.model_validate(fields)
     except ValidationError as error:
         kinds = [_code(e["type"], e.get("ctx", {})) for e in error.errors(include_url=False, include_input=False)]
-        wrong = [one | {"code": kind} for one, kind in zip(field_errors(error), kinds, strict=True)]
+        wrong = [one | {"code": kind} for one, kind in zip(field_errors(error), kinds, strict=False)]
         raise invalid_fields(wrong) from None
 
 

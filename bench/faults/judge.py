@@ -1,8 +1,9 @@
 """Judges what became of accepted jobs, by what a client can see: their records, results, the list, and the webhooks.
 
-Lost: a job that was accepted and is unknown afterwards, or ended otherwise than it had to, or whose webhook never came.
-Doubled: two jobs of one Idempotency-Key, a part counted twice in a job's usage or result, or two webhook ids for one
-event. That a part was begun twice is no fault: only an effect that is there twice is. Stuck: not at its end in time.
+Lost: a job that was accepted and is unknown afterwards, or ended otherwise than it had to, or whose webhook never came
+or told of another end. Doubled: two jobs of one Idempotency-Key, a part counted twice in a job's usage or result, two
+webhook ids for one event, or webhooks of two ends. That a part was begun twice is no fault: only an effect that is
+there twice is. Stuck: not at its end in time.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Judge:
         lost = [f"lost {i}: unknown" for i, job in jobs.items() if job is None]
         lost += [f"lost {one.id}: {_word(job)}" for one, job in ended if not self._as_it_must(one, job)]
         lost += [f"lost {i}: no webhook" for i in self._without_webhook({one.id for one, _ in ended}, deadline)]
+        lost += [f"lost {one.id}: told otherwise than {_word(job)}" for one, job in ended if self._misled(job)]
         counts = [(one.id, one.kind.parts, _counts(one, job)) for one, job in ended if self._is_whole(job)]
         lost += [f"lost {i}: parts {found} of {parts}" for i, parts, found in counts if min(found) < parts]
         doubled = [f"doubled {i}: parts {found} of {parts}" for i, parts, found in counts if max(found) > parts]
@@ -99,6 +101,11 @@ class Judge:
             time.sleep(0.1)
         return left
 
+    def _misled(self, job: dict[str, Any]) -> bool:
+        """Whether its webhook told of another end."""
+        told = {event for one, event in self._told() if one == job["id"]} - {"job.started"}
+        return bool(told) and f"job.{job['status']}" not in told
+
     def _told(self) -> dict[tuple[str, str], set[str]]:
         """The webhook ids of each event of each job."""
         told: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -108,7 +115,10 @@ class Judge:
         return told
 
     def _twice_told(self) -> Iterator[str]:
-        yield from (f"doubled {job}: {event} told as two" for (job, event), ids in self._told().items() if len(ids) > 1)
+        told = self._told()
+        yield from (f"doubled {job}: {event} told as two" for (job, event), ids in told.items() if len(ids) > 1)
+        ends = Counter(job for job, event in told if event != "job.started")
+        yield from (f"doubled {job}: {count} ends told" for job, count in ends.items() if count > 1)
 
     def _twice_accepted(self, accepted: Sequence[Accepted]) -> Iterator[str]:
         """Jobs that the service has beside the accepted ones: one key led to two of them."""

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from bench.faults import (
     api_faults,
     blob_faults,
+    cancel_faults,
     clock_faults,
     disk_faults,
     engine_faults,
@@ -18,6 +19,7 @@ from bench.faults.run import Fault
 
 FAULTS: dict[str, Fault] = {
     "kill": worker_faults.KILLED,
+    "kill-side": worker_faults.SIDE_KILLED,
     "redis-restart": redis_faults.RESTARTED,
     "redis-stop": redis_faults.STOPPED,
     "redis-cut": redis_faults.CUT,
@@ -25,9 +27,11 @@ FAULTS: dict[str, Fault] = {
     "redis-full": redis_faults.FULL,
     "sigterm": worker_faults.ASKED,
     "sigterm-group": worker_faults.GROUP,
+    "ctrl-c": worker_faults.INTERRUPTED,
     "api": api_faults.KILLED,
     "poison": worker_faults.POISON,
     "hang": worker_faults.HANGS,
+    "cancel": cancel_faults.CANCELLED,
     "blob-missing": blob_faults.MISSING,
     "blob-tampered": blob_faults.TAMPERED,
     "disk-full": disk_faults.FULL,

@@ -26,7 +26,8 @@ ENGINE = "tests.engines:Scripted"
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 #: As long as `phi4 up` waits before it starts again what died once.
 _PAUSE_S = 0.5
-_MODULES = {"api": ("api",), "side": ("worker", "side"), "infer": ("worker", "infer")}
+_MODULES = {"api": ("api",), "side": ("worker", "side"), "infer": ("worker", "infer"), "up": ("cli", "up")}
+_APART = ("valkey", "api", "side", "infer")
 
 
 def until(holds: Callable[[], object], *, seconds: float, what: str) -> None:
@@ -126,8 +127,13 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def processes(proxy: Proxy | None = None, *, clocks_move: bool = False, **env: str) -> Iterator[Processes]:
-    """Run the service in an empty folder; with `proxy`, all its connections to Valkey pass through that."""
+def processes(
+    proxy: Proxy | None = None, *, clocks_move: bool = False, under_up: bool = False, **env: str
+) -> Iterator[Processes]:
+    """Run the service in an empty folder, its processes apart or as children of one `phi4 up`.
+
+    With `proxy`, all its connections to Valkey pass through that.
+    """
     with tempfile.TemporaryDirectory(prefix="phi4-faults-") as folder, EmbeddedValkey(Path(folder) / "v") as valkey:
         own = {k: v for k, v in os.environ.items() if not k.startswith("PHI4_") and k not in ("PORT", "REDIS_URL")}
         redis_port = valkey.port
@@ -144,12 +150,14 @@ def processes(proxy: Proxy | None = None, *, clocks_move: bool = False, **env: s
             "PHI4_MIN_FREE_DISK_MB": "0",
             "PHI4_RESULT_CACHE": "0",
         }
+        if under_up:
+            del settings["REDIS_URL"]  # it brings its own
         service = Processes(Path(folder), valkey, own | settings | env, proxy=proxy, clocks_move=clocks_move)
         for name in _MODULES:
             service.move_clock(name, 0)
         supervising = threading.Thread(target=service.supervise)
         try:
-            for name in ("valkey", *_MODULES):
+            for name in ("up",) if under_up else _APART:
                 service.start(name)
                 if name == "valkey":
                     until(valkey.answers, seconds=30, what="Valkey's answer")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bench.faults.mix import Accepted, Kind
-from bench.faults.processes import until
+from bench.faults.processes import Processes, processes, until
 from bench.faults.run import Fault, Scene
 from tests.scripted_jobs import document, picture
 
@@ -14,7 +16,15 @@ _CLEAN = 0
 
 
 def _kill(scene: Scene) -> None:
+    """Kill the worker while it has parts of one job, whatever else it has."""
+    job = scene.mix.send(scene.http, Kind("ocr", "sleep 2", (picture(8), picture(9)), 2), priority="high")
+    assert job is not None
+    until(lambda: _status(scene, job) == "in_progress", seconds=60, what="its start")
     scene.service.kill("infer")
+
+
+def _kill_side(scene: Scene) -> None:
+    scene.service.kill("side")
 
 
 def _ask(scene: Scene) -> None:
@@ -23,6 +33,20 @@ def _ask(scene: Scene) -> None:
 
 def _ask_group(scene: Scene) -> None:
     _stop(scene, group=True)
+
+
+@contextmanager
+def _under_up(**env: str) -> Iterator[Processes]:
+    with processes(under_up=True, **env) as service:
+        yield service
+
+
+def _interrupt(scene: Scene) -> None:
+    """Press Ctrl-C: a terminal sends it to the whole group. Then start the command again."""
+    pid = scene.service.running["up"].pid
+    scene.service.signal("up", signal.SIGINT, group=True)
+    scene.service.await_restart("up", pid)
+    scene.service.await_ready()
 
 
 def _stop(scene: Scene, *, group: bool) -> None:
@@ -72,8 +96,15 @@ def _status(scene: Scene, job: Accepted) -> str:
 
 
 KILLED = Fault("kill -9 of the inference worker in the middle of parts", _kill)
+SIDE_KILLED = Fault("kill -9 of the side worker, in the middle of preparations and webhooks", _kill_side)
 ASKED = Fault("SIGTERM to a worker", _ask, after=_ended_clean)
 GROUP = Fault("SIGTERM to a worker's process group", _ask_group, after=_ended_clean)
+INTERRUPTED = Fault(
+    "Ctrl-C on `phi4 up`, which is started again (recovery from its being ready)",
+    _interrupt,
+    service=_under_up,
+    after=_ended_clean,
+)
 POISON = Fault(
     "a part that ends its worker every time, 63 innocent ones beside it",
     _poison,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -19,20 +19,24 @@ SHORTEST_SECONDS = 0.1
 
 
 @contextmanager
-def open_recording(path: Path, *, max_seconds: float) -> Iterator[Recording]:
+def open_recording(
+    path: Path, *, max_seconds: float, on_block: Callable[[], None] = lambda: None
+) -> Iterator[Recording]:
     """Open a recording of any accepted format for one pass over its clips.
 
+    `on_block` is called for every block that is read, as hours of silence give no clips; what it raises ends the pass.
     Raises `EmptyInput`, `UnreadableAudio`, or `AudioTooLong` when the header already says so.
     """
     with path.open("rb") as file, decoding.opened(file, max_seconds=max_seconds) as source:
-        yield Recording(source, max_seconds=max_seconds)
+        yield Recording(source, max_seconds=max_seconds, on_block=on_block)
 
 
 class Recording:
     """An open recording: `clips()` reads it once, and what is known of its length grows while it is read."""
 
-    def __init__(self, source: decoding.Source, *, max_seconds: float) -> None:
+    def __init__(self, source: decoding.Source, *, max_seconds: float, on_block: Callable[[], None]) -> None:
         self._source = source
+        self._on_block = on_block
         self._max_samples = int(max_seconds * decoding.SAMPLE_RATE)
         self._decoded = 0
         #: Length in seconds as the header has it, for progress; None when it does not say, a guess for MP3 and AAC.
@@ -67,6 +71,7 @@ class Recording:
 
     def _measured(self) -> Iterator[decoding.Samples]:
         for block in decoding.samples(self._source):
+            self._on_block()
             self._decoded += len(block)
             if self._decoded > self._max_samples:
                 raise AudioTooLong

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import mmap
 import struct
 import warnings
 from collections.abc import Iterator
@@ -14,12 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageSequence
 
-from phi4.errors import EmptyInput, ImageTooLarge, ImageTooSmall, InputError, UnreadableImage
-
-#: Below this many pixels on a side nothing can be read, and models refuse it.
-MIN_SIDE = 8
-#: Scaled to what an engine can look at, nothing is left of the short side of a longer strip.
-MOST_ASPECT = 100
+from phi4.errors import EmptyInput, ImageTooLarge, ImageTooSmall, InputError, TooManyPages, UnreadableImage
+from worker.media.sizes import MIN_SIDE, MOST_ASPECT, is_thin
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _DECODABLE_BY_ENGINES = {"PNG", "JPEG", "MPO", "WEBP"}  # MPO: a phone's JPEG with a second picture behind the first
@@ -33,6 +29,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TIFF_BITS_PER_SAMPLE = 258
+_MOST_DIRECTORIES = 10_000
 
 # Pillow's own limit is one number for the whole process and warns before it refuses; ours is checked on every frame.
 Image.MAX_IMAGE_PIXELS = None
@@ -56,8 +53,8 @@ def frames(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
 def frame_count(path: Path) -> int:
     """Count the pages `frames` would yield. Raises `EmptyInput` or `UnreadableImage`."""
     with path.open("rb") as file, _unreadable_when_anything_fails():
-        image = _open(file)
-        return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+        # Pillow would look into every page to count them, which takes hours for a file made of nothing else.
+        return _directories(file) if _open(file).format == "TIFF" else 1
 
 
 def usable_as_is(path: Path) -> bool:
@@ -67,9 +64,10 @@ def usable_as_is(path: Path) -> bool:
     """
     with path.open("rb") as file, _unreadable_when_anything_fails():
         image = _open(file)
+        if image.format not in _DECODABLE_BY_ENGINES:
+            return False
         is_single = image.format == "MPO" or getattr(image, "n_frames", 1) == 1
-        is_plain = image.mode in ("RGB", "L") and not image.has_transparency_data and _orientation(image) == 1
-        return image.format in _DECODABLE_BY_ENGINES and is_single and is_plain
+        return is_single and image.mode in ("RGB", "L") and not image.has_transparency_data and _orientation(image) == 1
 
 
 def encode(page: Image.Image) -> bytes:
@@ -103,32 +101,34 @@ def _open(file: BinaryIO) -> Image.Image:
     file.seek(0)
     image = Image.open(file, formats=_FORMATS)
     if image.format == "TIFF":
-        _check_directories(file)
+        _directories(file)
     return image
 
 
-def _check_directories(file: BinaryIO) -> None:
-    """Follow a TIFF's chain of pages to its end: where it is cut short, Pillow would quietly stop counting."""
-    opened_at = file.seek(0, os.SEEK_CUR)
-    file.seek(0)
-    header = file.read(16)
-    order = "<" if header.startswith(b"II") else ">"
-    is_big = b"+" in header[2:4]
-    (size, entry_bytes, offset) = ("Q", 20, "Q") if is_big else ("H", 12, "L")
-    (at,) = struct.unpack_from(order + offset, header, 8 if is_big else 4)
-    seen: set[int] = set()
-    while at and at not in seen:
-        seen.add(at)
-        file.seek(at)
-        (entries,) = struct.unpack(order + size, file.read(struct.calcsize(order + size)))
-        file.seek(entries * entry_bytes, os.SEEK_CUR)
-        (at,) = struct.unpack(order + offset, file.read(struct.calcsize(order + offset)))
-    file.seek(opened_at)
+def _directories(file: BinaryIO) -> int:
+    """Count a TIFF's pages along their chain to its end: where it is cut short, Pillow would quietly stop counting.
+
+    Raises `TooManyPages`: Pillow needs ever longer for each page of a file that consists of nothing else.
+    """
+    with _content(file) as content:
+        order = "<" if content[:2] == b"II" else ">"
+        is_big = b"+" in content[2:4]
+        (size, entry_bytes, offset) = ("Q", 20, "Q") if is_big else ("H", 12, "L")
+        (at,) = struct.unpack_from(order + offset, content, 8 if is_big else 4)
+        seen: set[int] = set()
+        while at and at not in seen:
+            seen.add(at)
+            if len(seen) > _MOST_DIRECTORIES:
+                raise TooManyPages(f"The TIFF has more than {_MOST_DIRECTORIES} pages.")
+            (entries,) = struct.unpack_from(order + size, content, at)
+            (at,) = struct.unpack_from(
+                order + offset, content, at + struct.calcsize(order + size) + entries * entry_bytes
+            )
+    return len(seen)
 
 
-def is_thin(width: float, height: float) -> bool:
-    """Tell whether a page is so long and narrow that its short side vanishes when it is looked at whole."""
-    return max(width, height) > MOST_ASPECT * min(width, height)
+def _content(file: BinaryIO) -> memoryview | mmap.mmap:
+    return file.getbuffer() if isinstance(file, io.BytesIO) else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
