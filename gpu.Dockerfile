@@ -19,7 +19,7 @@ COPY requirements/api.txt /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/api.txt
 COPY phi4 phi4
 COPY api api
-USER phi4
+USER 10001
 EXPOSE 8000 9108
 HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/livez', timeout=2)"]
 ENTRYPOINT ["python", "-m", "api"]
@@ -29,7 +29,7 @@ COPY requirements/worker-cpu.txt /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-cpu.txt
 COPY phi4 phi4
 COPY worker worker
-USER phi4
+USER 10001
 EXPOSE 9108
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker", "healthy"]
 # Exec form: SIGTERM must reach this process alone, never its children.
@@ -48,14 +48,15 @@ RUN useradd --uid 10001 --create-home phi4 && mkdir /data /models && chown phi4 
 WORKDIR /app
 VOLUME /data /models
 COPY requirements/worker-gpu.txt /tmp/
-RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-gpu.txt
+# Without --no-deps, pip before 24 takes a newer pydantic than the lock's for an extra of it, and gives up.
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/worker-gpu.txt
 # vLLM's processes find the service's plugin through this entry point.
 COPY deploy/vllm-plugin /app/
 COPY phi4 phi4
 COPY worker worker
 # `python -m cli predict` and `serve`, without a service.
 COPY cli cli
-USER phi4
+USER 10001
 EXPOSE 9108
 # The first start downloads 12 GB and compiles for minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=45m CMD ["python", "-m", "worker", "healthy"]

@@ -6,11 +6,13 @@ import json
 import re
 import tomllib
 from configparser import ConfigParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from phi4.settings import Settings, load, variable_of
 from tests.conftest import ROOT
@@ -19,7 +21,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "gpu.Dockerfile").read_text()
 #: Read by compose itself, not by the service.
-COMPOSE_ONLY = {"PHI4_PUBLISH", "PHI4_GPU_COUNT"}
+COMPOSE_ONLY = {"PHI4_GPU_COUNT"}
 WORKERS = ("worker-side", "worker-gpu", "worker-cpu")
 
 
@@ -43,11 +45,13 @@ def test_no_image_is_left_to_chance() -> None:
 
 
 def test_nothing_but_the_api_is_reached_from_outside_and_that_on_loopback() -> None:
-    """Redis has no published port at all."""
+    """Redis has no published port at all; the API knows where its own is, and so whether it may do without keys."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
     assert set(published) == {"api", "prometheus", "grafana"}
     assert all(port.startswith(("127.0.0.1:", "${PHI4_PUBLISH:-127.0.0.1}:")) for p in published.values() for port in p)
+    assert SERVICES["api"]["environment"]["PHI4_PUBLISH"] == "${PHI4_PUBLISH:-127.0.0.1}"
+    assert "PHI4_ALLOW_ANONYMOUS" not in SERVICES["api"]["environment"]
 
 
 def test_redis_keeps_every_job() -> None:
@@ -87,7 +91,7 @@ def test_containers_can_do_no_more_than_they_need() -> None:
         assert service["init"] is True
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
         if "ENTRYPOINT" in stage:
-            assert stage.index("USER phi4") < stage.index("ENTRYPOINT [")
+            assert stage.index("USER 10001") < stage.index("ENTRYPOINT [")
             assert "HEALTHCHECK" in stage
             assert stage.index("--require-hashes") < stage.index("COPY phi4 phi4"), "code after the lock"
 
@@ -109,9 +113,9 @@ def test_mounted_files_are_there() -> None:
 
 
 def test_the_example_environment_lists_every_setting_with_its_default() -> None:
-    """Both ways: nothing is missing, nothing is made up, and taken as it is it changes nothing."""
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    listed = dict(re.findall(r"^#([A-Z0-9_]+)=(.*?)(?:  # .*)?$", "\n".join(lines), re.MULTILINE))
+    """Both ways: nothing is missing, nothing is made up, and read as compose reads it, it changes nothing."""
+    uncommented = re.sub(r"^#(?=[A-Z0-9_]+=)", "", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    listed = dotenv_values(stream=StringIO(uncommented))
     fields = {variable_of(name): name for name in Settings.model_fields}
 
     assert set(listed) - COMPOSE_ONLY == set(fields)
