@@ -29,6 +29,8 @@ COPY requirements/worker-cpu.txt /tmp/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/worker-cpu.txt
 COPY phi4 phi4
 COPY worker worker
+# `python -m cli keys`, where Redis is not reached from outside.
+COPY cli cli
 USER 10001
 EXPOSE 9108
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker", "healthy"]

@@ -8,7 +8,7 @@ compile() {
 }
 # Images run on many machines: with blobs in a bucket, and traces.
 compile api --universal --extra api --extra s3 --extra otel
-compile worker-cpu --universal --extra worker --extra cpu --extra s3 --extra otel
+compile worker-cpu --universal --extra worker --extra cpu --extra cli --extra s3 --extra otel
 compile local --universal --extra local --group build
 compile dev --universal --extra local --group build --group dev
 # dev.txt and vLLM's CPU build, for Linux on x86-64 and Python 3.11 alone. PIP_FIND_LINKS names the folder or page that has

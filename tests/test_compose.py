@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from configparser import ConfigParser
 from io import StringIO
@@ -25,9 +27,36 @@ COMPOSE_ONLY = {"PHI4_GPU_COUNT"}
 WORKERS = ("worker-side", "worker-gpu", "worker-cpu")
 
 
+def test_compose_itself_takes_the_file() -> None:
+    """With every profile; it needs no engine for that."""
+    command = ["docker", "compose"]
+    if shutil.which("docker") is None or subprocess.run([*command, "version"], capture_output=True).returncode:
+        pytest.skip("`docker compose` is not installed")
+    profiles = ["--profile", "cpu", "--profile", "monitoring"]
+    ran = subprocess.run(
+        [*command, *profiles, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_every_service_comes_back_by_itself() -> None:
     """After a crash and after the machine's restart."""
     assert {name: service.get("restart") for name, service in SERVICES.items()} == dict.fromkeys(SERVICES, "always")
+
+
+def test_every_container_can_say_how_it_is() -> None:
+    """Foreign images by a check here, ours by the one in the Dockerfile, which is looked at below."""
+    assert all("healthcheck" in service for service in SERVICES.values() if "build" not in service)
+
+
+def test_no_secret_is_written_down() -> None:
+    """Passwords, tokens and secrets come from .env, which is not kept and not sent into images."""
+    written = (ROOT / "docker-compose.yml").read_text() + DOCKERFILE
+
+    assert re.findall(r"(?i)(?:password|secret|token|api_?key)\S*[:=]\s*[^\s$]", written) == []
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert (ROOT / ".dockerignore").read_text().startswith("*\n")
 
 
 def test_no_image_is_left_to_chance() -> None:
@@ -48,7 +77,7 @@ def test_nothing_but_the_api_is_reached_from_outside_and_that_on_loopback() -> N
     """Redis has no published port at all; the API knows where its own is, and so whether it may do without keys."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert set(published) == {"api", "prometheus", "grafana"}
+    assert set(published) == {"api", "prometheus", "grafana", "flower"}
     assert all(port.startswith(("127.0.0.1:", "${PHI4_PUBLISH:-127.0.0.1}:")) for p in published.values() for port in p)
     assert SERVICES["api"]["environment"]["PHI4_PUBLISH"] == "${PHI4_PUBLISH:-127.0.0.1}"
     assert "PHI4_ALLOW_ANONYMOUS" not in SERVICES["api"]["environment"]

@@ -131,6 +131,14 @@ def test_a_killed_worker_and_a_restarted_valkey_lose_no_job(stack: Stack) -> Non
     assert {stack.ended(job)["status"] for job in jobs} == {"completed"}
 
 
+def test_keys_are_made_inside(stack: Stack) -> None:
+    """Redis is not reached from outside; the first key closes the service to all who have none."""
+    token = stack.compose("exec", "-T", "worker-side", "python", "-m", "cli", "keys", "create", "acme").strip()
+    eventually(lambda: stack.http.get("/v1/jobs").status_code == 401, what="the service to close")
+
+    assert stack.http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+
+
 def test_containers_end_when_they_are_told(stack: Stack) -> None:
     """With exit code 0, not killed."""
     stack.compose("stop", "api", "worker-side", "worker-cpu")
