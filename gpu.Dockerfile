@@ -1,7 +1,7 @@
 # Images of the service: `api` (slim, no torch), `worker-cpu` (preparation, webhooks, the cpu engine), `worker` (vLLM on CUDA).
 #   docker build -f gpu.Dockerfile --target api -t phi4-api .
-# Unverified: written without a Docker engine at hand. What `api` and `worker-cpu` do was tried in a chroot of the stand-in base
-# (deploy/local-base-images.sh), read-only and as uid 10001; `worker` was not.
+# `api` and `worker-cpu` were built and run on the stand-in base (deploy/local-base-images.sh), read-only and as uid 10001.
+# Unverified: `worker`, of which only the lock was downloaded and checked.
 #
 # Each image installs its lock first and copies the code last: a change of code rebuilds in seconds.
 
@@ -21,7 +21,7 @@ COPY phi4 phi4
 COPY api api
 USER 10001
 EXPOSE 8000 9108
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/livez', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/livez', timeout=2)"]
 ENTRYPOINT ["python", "-m", "api"]
 
 FROM base AS worker-cpu
@@ -33,7 +33,7 @@ COPY worker worker
 COPY cli cli
 USER 10001
 EXPOSE 9108
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "worker", "healthy"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=60s CMD ["python", "-m", "worker", "healthy"]
 # Exec form: SIGTERM must reach this process alone, never its children.
 ENTRYPOINT ["python", "-m", "worker"]
 CMD ["side"]
@@ -61,6 +61,6 @@ COPY cli cli
 USER 10001
 EXPOSE 9108
 # The first start downloads 12 GB and compiles for minutes.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=45m CMD ["python", "-m", "worker", "healthy"]
+HEALTHCHECK --interval=10s --timeout=15s --start-period=45m CMD ["python", "-m", "worker", "healthy"]
 ENTRYPOINT ["python", "-m", "worker"]
 CMD ["infer"]
