@@ -54,8 +54,9 @@ class Auth:
         self._keys: Mapping[str, ApiKey] = access.keys()
         self._read_at = time.monotonic()
         if not self._keys and not settings.is_open:
+            name, address = ("PHI4_PUBLISH", settings.publish) if settings.publish else ("PHI4_HOST", settings.host)
             raise Unprotected(
-                f"PHI4_HOST={settings.host!r}: without keys anyone who reaches this address could use the service. "
+                f"{name}={address!r}: without keys anyone who reaches this address could use the service. "
                 "Make one with `phi4 keys create NAME`, keep 127.0.0.1, or set PHI4_ALLOW_ANONYMOUS=1 to allow that."
             )
 

@@ -16,6 +16,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 
 _RESULTS = Path(__file__).parent / "results"
@@ -23,7 +24,8 @@ _GPUS = (1, 2, 4, 8, 16, 32, 64)
 _LOADS = (0.5, 0.7, 0.9, 0.97)
 #: At which a fleet should be run, and what Redis' one core may be used for then, so that its answers stay quick.
 _PLANNED, _MOST_BUSY = 0.7, 0.6
-_PAGES = 4_000
+#: Pages of a run, whatever the fleet and for each GPU; the first fifth, while the fleet fills up, is not counted.
+_PAGES, _PAGES_PER_GPU = 4_000, 250
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,37 @@ class _Gpu:
     done: float = 0.0  #: pages' worth that a page there since the start would have got
     at: float = 0.0
     ends: list[tuple[float, float]] = field(default_factory=list)  #: (share at the end, arrival)
+    taken: int = 0
+    next_end: float = float("inf")  #: if nothing comes in between
 
-    @property
-    def rate(self) -> float:
+    def begin(self, now: float, arrival: float) -> None:
+        """Take a page."""
+        self._until(now)
+        heapq.heappush(self.ends, (self.done + 1, arrival))
+        self._look_ahead()
+
+    def end(self, now: float) -> float:
+        """Let the next page go; when it had arrived."""
+        self._until(now)
+        _, arrival = heapq.heappop(self.ends)
+        self._look_ahead()
+        return arrival
+
+    def _rate(self) -> float:
         """What each page gets, in pages a second."""
-        return min(self.measured.alone, self.measured.capacity / len(self.ends)) if self.ends else 0.0
+        return min(self.measured.alone, self.measured.capacity / self.taken)
 
-    def until(self, now: float) -> None:
-        """Let the time pass."""
-        self.done += (now - self.at) * self.rate
+    def _until(self, now: float) -> None:
+        if self.taken:
+            self.done += (now - self.at) * self._rate()
         self.at = now
 
-    def next_end(self) -> float:
-        """When the next page ends if nothing comes in between."""
-        return self.at + (self.ends[0][0] - self.done) / self.rate if self.ends else float("inf")
+    def _look_ahead(self) -> None:
+        self.taken = len(self.ends)
+        self.next_end = self.at + (self.ends[0][0] - self.done) / self._rate() if self.ends else float("inf")
+
+
+_NEXT_END, _TAKEN = attrgetter("next_end"), attrgetter("taken")
 
 
 def measured() -> Measured:
@@ -70,8 +89,8 @@ def _figures(name: str) -> dict[str, float]:
     return {f["name"]: f["value"] for f in json.loads((_RESULTS / f"{name}.json").read_text())["figures"]}
 
 
-def simulate(gpus: int, load: float, on: Measured, pages: int = _PAGES) -> list[float]:
-    """Run one fleet; how long each page took from its arrival to its end, in seconds, shortest first."""
+def simulate(gpus: int, load: float, on: Measured, pages: int) -> list[float]:
+    """Run one fleet; how long each page took from its arrival to its end, in seconds, in the order of the ends."""
     chance = random.Random(f"{gpus} {load}")
     fleet = [_Gpu(on) for _ in range(gpus)]
     rate = load * gpus * on.capacity
@@ -79,26 +98,30 @@ def simulate(gpus: int, load: float, on: Measured, pages: int = _PAGES) -> list[
     waiting: deque[float] = deque()
     took: list[float] = []
     while len(took) < pages:
-        first = min(fleet, key=_Gpu.next_end)
-        if arrivals and arrivals[0] <= first.next_end():
+        first = min(fleet, key=_NEXT_END)
+        if arrivals and arrivals[0] <= first.next_end:
             now = arrivals.popleft()
             waiting.append(now)
         else:
-            now = first.next_end()
-            first.until(now)
-            took.append(now - heapq.heappop(first.ends)[1])
+            now = first.next_end
+            took.append(now - first.end(now))
         _give(waiting, fleet, now)
-    return sorted(took)
+    return took
 
 
 def _give(waiting: deque[float], fleet: list[_Gpu], now: float) -> None:
     """Give free places to the pages that have waited longest."""
     while waiting:
-        emptiest = min(fleet, key=lambda gpu: len(gpu.ends))
-        if len(emptiest.ends) == emptiest.measured.places:
+        emptiest = min(fleet, key=_TAKEN)
+        if emptiest.taken == emptiest.measured.places:
             return
-        emptiest.until(now)
-        heapq.heappush(emptiest.ends, (emptiest.done + 1, waiting.popleft()))
+        emptiest.begin(now, waiting.popleft())
+
+
+def _settled(gpus: int, load: float, on: Measured) -> list[float]:
+    """What pages took once the fleet was as full as it gets, shortest first."""
+    pages = _PAGES + _PAGES_PER_GPU * gpus
+    return sorted(simulate(gpus, load, on, pages)[pages // 5 :])
 
 
 def table(dollars_per_gpu_hour: float = 3.0) -> str:
@@ -107,15 +130,16 @@ def table(dollars_per_gpu_hour: float = 3.0) -> str:
     redis_share = on.capacity * on.redis_ms / 1_000
     rows = []
     for gpus in _GPUS:
-        times = (simulate(gpus, load, on) for load in _LOADS)
+        times = (_settled(gpus, load, on) for load in _LOADS)
         told = " | ".join(f"{t[len(t) // 2]:.1f}, {t[int(len(t) * 0.95)]:.1f} s" for t in times)
-        rows.append(f"| {gpus} | {gpus * on.capacity * _PLANNED:.0f} | {told} | {gpus * redis_share * _PLANNED:.0%} |")
+        planned = f"{gpus * on.capacity * _PLANNED:.0f} | {gpus * dollars_per_gpu_hour:.0f}"
+        rows.append(f"| {gpus} | {planned} | {told} | {gpus * redis_share * _PLANNED:.0%} |")
     thousand = dollars_per_gpu_hour / 3_600 / on.capacity * 1_000
     heads = " | ".join(f"at {load:.0%} load" for load in _LOADS)
     return "\n".join(
         [
-            f"| GPUs | pages/s at {_PLANNED:.0%} | {heads} | Redis' core at {_PLANNED:.0%} |",
-            "|---" * (len(_LOADS) + 3) + "|",
+            f"| GPUs | pages/s at {_PLANNED:.0%} | $ an hour | {heads} | Redis' core at {_PLANNED:.0%} |",
+            "|---" * (len(_LOADS) + 4) + "|",
             *rows,
             "",
             "Seconds from POST to end, median and 95th percentile. "

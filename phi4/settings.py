@@ -37,6 +37,7 @@ class Settings(BaseSettings):
 
     # Where the service is
     host: str = "127.0.0.1"
+    publish: str = ""  #: the address that a container's port is published on, which callers know instead of `host`
     port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("PORT", "port"))
     metrics_port: int = Field(9108, ge=0, le=65535)  #: 0 serves no metrics
     metrics_host: str = "127.0.0.1"
@@ -175,7 +176,7 @@ class Settings(BaseSettings):
     @property
     def is_open(self) -> bool:
         """Whether a service without keys may serve whoever reaches it: this machine, or everybody by explicit wish."""
-        return self.allow_anonymous or self.host in LOOPBACK
+        return self.allow_anonymous or (self.publish or self.host) in LOOPBACK
 
     @property
     def listed_queues(self) -> tuple[str, ...]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 import tomllib
 from configparser import ConfigParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from phi4.settings import Settings, load, variable_of
 from tests.conftest import ROOT
@@ -18,13 +23,40 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "gpu.Dockerfile").read_text()
 #: Read by compose itself, not by the service.
-COMPOSE_ONLY = {"PHI4_PUBLISH", "PHI4_GPU_COUNT"}
+COMPOSE_ONLY = {"PHI4_GPU_COUNT"}
 WORKERS = ("worker-side", "worker-gpu", "worker-cpu")
+
+
+def test_compose_itself_takes_the_file() -> None:
+    """With every profile; it needs no engine for that."""
+    command = ["docker", "compose"]
+    if shutil.which("docker") is None or subprocess.run([*command, "version"], capture_output=True).returncode:
+        pytest.skip("`docker compose` is not installed")
+    profiles = ["--profile", "cpu", "--profile", "monitoring"]
+    ran = subprocess.run(
+        [*command, *profiles, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_every_service_comes_back_by_itself() -> None:
     """After a crash and after the machine's restart."""
     assert {name: service.get("restart") for name, service in SERVICES.items()} == dict.fromkeys(SERVICES, "always")
+
+
+def test_every_container_can_say_how_it_is() -> None:
+    """Foreign images by a check here, ours by the one in the Dockerfile, which is looked at below."""
+    assert all("healthcheck" in service for service in SERVICES.values() if "build" not in service)
+
+
+def test_no_secret_is_written_down() -> None:
+    """Passwords, tokens and secrets come from .env, which is not kept and not sent into images."""
+    written = (ROOT / "docker-compose.yml").read_text() + DOCKERFILE
+
+    assert re.findall(r"(?i)(?:password|secret|token|api_?key)\S*[:=]\s*[^\s$]", written) == []
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert (ROOT / ".dockerignore").read_text().startswith("*\n")
 
 
 def test_no_image_is_left_to_chance() -> None:
@@ -42,11 +74,13 @@ def test_no_image_is_left_to_chance() -> None:
 
 
 def test_nothing_but_the_api_is_reached_from_outside_and_that_on_loopback() -> None:
-    """Redis has no published port at all."""
+    """Redis has no published port at all; the API knows where its own is, and so whether it may do without keys."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert set(published) == {"api", "prometheus", "grafana"}
+    assert set(published) == {"api", "prometheus", "grafana", "flower"}
     assert all(port.startswith(("127.0.0.1:", "${PHI4_PUBLISH:-127.0.0.1}:")) for p in published.values() for port in p)
+    assert SERVICES["api"]["environment"]["PHI4_PUBLISH"] == "${PHI4_PUBLISH:-127.0.0.1}"
+    assert "PHI4_ALLOW_ANONYMOUS" not in SERVICES["api"]["environment"]
 
 
 def test_redis_keeps_every_job() -> None:
@@ -86,7 +120,7 @@ def test_containers_can_do_no_more_than_they_need() -> None:
         assert service["init"] is True
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
         if "ENTRYPOINT" in stage:
-            assert stage.index("USER phi4") < stage.index("ENTRYPOINT [")
+            assert stage.index("USER 10001") < stage.index("ENTRYPOINT [")
             assert "HEALTHCHECK" in stage
             assert stage.index("--require-hashes") < stage.index("COPY phi4 phi4"), "code after the lock"
 
@@ -108,9 +142,9 @@ def test_mounted_files_are_there() -> None:
 
 
 def test_the_example_environment_lists_every_setting_with_its_default() -> None:
-    """Both ways: nothing is missing, nothing is made up, and taken as it is it changes nothing."""
-    lines = (ROOT / ".env.example").read_text().splitlines()
-    listed = dict(re.findall(r"^#([A-Z0-9_]+)=(.*?)(?:  # .*)?$", "\n".join(lines), re.MULTILINE))
+    """Both ways: nothing is missing, nothing is made up, and read as compose reads it, it changes nothing."""
+    uncommented = re.sub(r"^#(?=[A-Z0-9_]+=)", "", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
+    listed = dotenv_values(stream=StringIO(uncommented))
     fields = {variable_of(name): name for name in Settings.model_fields}
 
     assert set(listed) - COMPOSE_ONLY == set(fields)
@@ -154,7 +188,12 @@ def test_locks_name_no_address(lock: str) -> None:
 
 
 def test_the_gpu_lock_is_what_was_measured() -> None:
-    """vLLM 0.26.0 with torch 2.11.0."""
+    """Every version that the measurement on a GPU wrote down, and so transformers' too."""
+    measured = json.loads((ROOT / "bench" / "results" / "gpu-1x-h200.json").read_text())["versions"]
     text = (ROOT / "requirements" / "worker-gpu.txt").read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
-    assert re.findall(r"^(?:vllm|torch)==(\S+)", text, re.MULTILINE) == ["2.11.0", "0.26.0"]
+    assert measured["python"].startswith("3.12.")
+    named = measured.keys() - {"python"}
+    assert named > {"vllm", "torch", "transformers"}
+    assert {name: locked[name] for name in named} == {name: measured[name] for name in named}

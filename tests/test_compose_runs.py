@@ -19,6 +19,8 @@ from tests.conftest import ROOT, eventually
 
 #: Images are built first.
 pytestmark = pytest.mark.timeout(3_600)
+#: Named, since a service of scale 0 would be built all the same.
+UP = ("up", "--detach", "--no-build", "--wait", "api", "worker-side", "worker-cpu")
 SIGN = ROOT / "examples" / "inputs" / "sign.jpg"
 
 
@@ -87,7 +89,7 @@ def stack() -> Iterator[Stack]:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         running = Stack(env, client)
         try:
-            running.compose("up", "--detach", "--no-build", "--wait", "--scale", "worker-gpu=0", seconds=600)
+            running.compose(*UP, seconds=600)
             yield running
         finally:
             running.compose("down", "--volumes", "--timeout", "90")
@@ -126,9 +128,17 @@ def test_a_killed_worker_and_a_restarted_valkey_lose_no_job(stack: Stack) -> Non
     jobs = [stack.ask("What are the opening hours on Saturday?") for _ in range(4)]
     stack.compose("kill", "worker-cpu")
     stack.compose("restart", "valkey")
-    stack.compose("up", "--detach", "--no-build", "--wait", "--scale", "worker-gpu=0", seconds=300)
+    stack.compose(*UP, seconds=300)
 
     assert {stack.ended(job)["status"] for job in jobs} == {"completed"}
+
+
+def test_keys_are_made_inside(stack: Stack) -> None:
+    """Redis is not reached from outside; the first key closes the service to all who have none."""
+    token = stack.compose("exec", "-T", "worker-side", "python", "-m", "cli", "keys", "create", "acme").strip()
+    eventually(lambda: stack.http.get("/v1/jobs").status_code == 401, what="the service to close")
+
+    assert stack.http.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_containers_end_when_they_are_told(stack: Stack) -> None:

@@ -283,6 +283,16 @@ def test_strangers_are_let_in_when_told_so_in_so_many_words(store: Store, tmp_pa
     assert closed.get("/v1/jobs").status_code == 401
 
 
+def test_where_a_containers_port_is_published_decides(store: Store, tmp_path: Path) -> None:
+    """Inside, it listens on every address; on loopback outside it serves this machine alone, elsewhere nobody."""
+    with pytest.raises(Unprotected, match=r"PHI4_PUBLISH='0\.0\.0\.0'"):
+        make_app(store, tmp_path, host="0.0.0.0", publish="0.0.0.0")
+
+    client = make_app(store, tmp_path, host="0.0.0.0", publish="127.0.0.1").test_client()
+    assert client.get("/v1/jobs", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+    assert client.get("/v1/jobs", headers={"Host": "evil.example:8000"}).status_code == 403
+
+
 @pytest.mark.parametrize(
     "headers",
     [

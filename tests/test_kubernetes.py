@@ -172,7 +172,7 @@ def test_the_gpu_worker_gets_what_it_needs() -> None:
 
 
 def test_images_and_roles_are_those_of_compose() -> None:
-    """The same names and commands, and Valkey's same version and promises."""
+    """The same names and commands, and the same Valkey and promises, a password in place of its protected mode."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     there = {name: (s["image"], s.get("command")) for name, s in services.items() if name in OURS}
     here = {name: (container(o)["image"], container(o).get("args")) for name, o in OURS.items()}
@@ -180,7 +180,8 @@ def test_images_and_roles_are_those_of_compose() -> None:
     assert here == there
     valkey = container(RUNNING["redis"])
     assert valkey["image"] == services["valkey"]["image"]
-    assert set(services["valkey"]["command"]) <= set(valkey["args"])
+    assert set(services["valkey"]["command"]) - {"--protected-mode", "no"} <= set(valkey["args"])
+    assert "--requirepass" in valkey["args"]
 
 
 def test_scaling_follows_the_age_of_the_queues() -> None:

@@ -23,12 +23,12 @@ def test_pages_that_share_a_full_gpu_take_longer() -> None:
     one_place = Measured(capacity=6.0, alone=0.5, redis_ms=1.0, places=1)
     full = simulate(1, 5.0, GPU, pages=500)
 
-    assert full[-1] > 500 / 6 - 500 / 30 - 2
-    assert simulate(1, 5.0, one_place, pages=500)[-1] > full[-1]
+    assert max(full) > 500 / 6 - 500 / 30 - 2
+    assert max(simulate(1, 5.0, one_place, pages=500)) > max(full)
 
 
 def test_many_gpus_wait_less_at_the_same_load() -> None:
     """Chance evens out over a fleet."""
-    small, large = (simulate(gpus, 0.95, GPU, pages=3_000) for gpus in (1, 8))
+    small, large = (sorted(simulate(gpus, 0.95, GPU, pages=3_000)) for gpus in (1, 8))
 
     assert large[2_850] < small[2_850]

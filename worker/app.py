@@ -175,7 +175,7 @@ class Worker:
             pool="threads",
             concurrency=self.threads,
             queues=list(self.queues),
-            hostname=f"{self.name}@%h",
+            hostname=f"{self.name}@{socket.gethostname()}",
             without_gossip=True,
             without_mingle=True,
             loglevel=self.settings.log_level,
