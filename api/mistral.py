@@ -11,11 +11,12 @@ from flask import Blueprint, Response, json, jsonify
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from api import answers, body
+from api.auth import caller
 from api.body import Upload
 from api.problems import Failure, field_errors, invalid, invalid_fields
 from api.schemas import http_url
 from api.services import Services
-from phi4.errors import UnknownModel
+from phi4.errors import NotFound, UnknownModel
 from phi4.job import Job
 
 PATHS = ("/v1/ocr",)
@@ -53,17 +54,19 @@ class DocumentUrl(_Fields):
 
 
 class Document(_Fields):
-    """The document; the field named as its type holds it."""
+    """The document; the field named as its type holds it, and `file_id` a file of `POST /v1/files`."""
 
-    type: Literal["document_url", "image_url"]
+    type: Literal["document_url", "image_url", "file"]
     document_url: str | None = Field(None, description="A data: URL of base64, or http(s), fetched by the service")
     document_name: str | None = Field(None, max_length=255)
     image_url: str | DocumentUrl | None = Field(None, description="As document_url")
+    file_id: str | None = Field(None, max_length=100)
 
     @model_validator(mode="after")
     def _holds_what_it_says(self) -> Document:
-        if not self.url:
-            raise ValueError(f"a document of type {self.type} needs `{self.type}`")
+        needed = "file_id" if self.type == "file" else self.type
+        if not (self.file_id if self.type == "file" else self.url):
+            raise ValueError(f"a document of type {self.type} needs `{needed}`")
         return self
 
     @property
@@ -83,7 +86,9 @@ class OcrRequest(_Fields):
     @field_validator("pages", mode="before")
     @classmethod
     def _spelled_out(cls, value: object) -> object:
-        if isinstance(value, list) and all(isinstance(n, int) and n >= 0 for n in value):
+        if isinstance(value, list):
+            if not all(type(n) is int and n >= 0 for n in value):
+                raise ValueError("must be page numbers from 0")
             return ",".join(map(str, value)) or None
         return value.replace(" ", "") if isinstance(value, str) else value
 
@@ -114,7 +119,7 @@ def blueprint(services: Services) -> Blueprint:
         """Read a document."""
         asked = _checked(answers.json_body())
         answers.check_model(services, asked.model or MISTRAL_OCR, MISTRAL_OCR)
-        upload = _upload(asked.document)
+        upload = _upload(services, asked.document)
         with answers.place(services.room_to_wait):
             job = answers.wait(services, answers.submit(services, "ocr", asked.params(), [upload]))
         return jsonify(_shown(services.views.result(job), job, services.settings.served_name))
@@ -158,8 +163,13 @@ def _checked(fields: dict[str, Any]) -> OcrRequest:
         raise invalid_fields(field_errors(error)) from None
 
 
-def _upload(document: Document) -> Upload:
+def _upload(services: Services, document: Document) -> Upload:
     field, url, name = f"document.{document.type}", document.url, document.document_name or ""
+    if document.type == "file":
+        try:
+            return services.stored(document.file_id or "", caller().owner)
+        except NotFound:
+            raise invalid("document.file_id", "names no file of yours") from None
     if url.startswith("data:"):
         content = body.decoded(url, field)
         if not content:

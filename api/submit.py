@@ -51,6 +51,11 @@ class Submit:
         self._unreleased = deque[_Reservation](maxlen=_MOST_UNRELEASED)
 
     def accept(self, submission: Submission, *, caller: Caller, idempotency_key: str, traceparent: str) -> Accepted:
+        """Make a job of a submission, and read it. Raises as `make` does."""
+        made = self.make(submission, caller=caller, idempotency_key=idempotency_key, traceparent=traceparent)
+        return Accepted(self._store.jobs.get(made.job_id, caller.owner), made.replayed)
+
+    def make(self, submission: Submission, *, caller: Caller, idempotency_key: str, traceparent: str) -> Made:
         """Make a job of a submission.
 
         Raises `QueueFull`, `StorageFull`, `UnsupportedMedia`, `EmptyInput`, `IdempotencyMismatch`.
@@ -66,7 +71,7 @@ class Submit:
         else:
             self._tickets.wake("prepare")
             log(_log, "job queued", job=job.id, type=job.type, owner=job.owner, trace=trace_id(traceparent))
-        return Accepted(self._store.jobs.get(made.job_id, job.owner), made.replayed)
+        return made
 
     def _store_inputs(self, job_id: str, submission: Submission, caller: Caller, traceparent: str) -> NewJob:
         request = submission.request

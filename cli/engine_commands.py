@@ -11,17 +11,28 @@ from cli.errors import plain_errors
 
 if TYPE_CHECKING:
     from cli.predict import Request
+    from phi4.settings import Settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 _FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": False}
+#: What runs on a device; the original example names the device, this service the engine.
+_ENGINES = {"cuda": "vllm", "cpu": "cpu"}
+
+
+def _there(sources: list[str] | None) -> list[str] | None:
+    """Check that each is a URL or a file that is there."""
+    for source in sources or ():
+        if not source.startswith(("http://", "https://")) and not Path(source).is_file():
+            raise typer.BadParameter(f"File {source!r} does not exist, or is a folder.")
+    return sources
 
 
 @app.command()
 def predict(
     image: Annotated[
-        list[Path] | None,
-        typer.Option("--image", "--images", help="An image or a PDF; may be repeated.", **_FILE),
+        list[str] | None,
+        typer.Option("--image", "--images", callback=_there, help="An image or a PDF, or its URL; may be repeated."),
     ] = None,
     audio: Annotated[Path | None, typer.Option(help="A recording.", **_FILE)] = None,
     prompt: Annotated[
@@ -34,25 +45,42 @@ def predict(
     output_dir: Annotated[
         Path | None, typer.Option(file_okay=False, help="Where the batch's answers go.", show_default=False)
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", hidden=True)] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="[default: $PHI4_MODEL_ID, or microsoft/Phi-4-multimodal-instruct]")
+    ] = None,
+    device: Annotated[
+        Literal["cuda", "mps", "cpu"] | None,
+        typer.Option(help="cuda: Phi-4 on vLLM; cpu: the cpu engine, which reads print.  [default: $PHI4_ENGINE]"),
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", callback=_there, hidden=True)] = None,
 ) -> None:
     """Answer about files at once, without a service: loads the engine, answers, ends."""
     if (batch_input is None) == (not image and audio is None):
         raise typer.BadParameter("give --image or --audio, or --batch-input")
     if (batch_input is None) != (output_dir is None):
         raise typer.BadParameter("--batch-input and --output-dir go together")
+    if device == "mps":
+        raise typer.BadParameter("no engine here runs on mps; leave --device out, or use cpu")
     with plain_errors():
         from cli.predict import Request, read_batch
+        from phi4.settings import load
 
+        chosen = {"checkpoint": model_id, "engine": device and _ENGINES[device]}
+        settings = load(**{name: value for name, value in chosen.items() if value})
         pictures = (*(image or []), *(more or []))  # `--images a.png b.png`, as a shell's glob gives them
         asked = read_batch(batch_input) if batch_input else [Request("answer", pictures, audio, prompt, max_tokens)]
-        code = _predict(asked, output, output_dir, format)
+        code = _predict(settings, asked, output, output_dir, format)
     raise typer.Exit(code)
 
 
-def _predict(asked: list[Request], output: Path | None, folder: Path | None, format: Literal["txt", "json"]) -> int:
+def _predict(
+    settings: Settings,
+    asked: list[Request],
+    output: Path | None,
+    folder: Path | None,
+    format: Literal["txt", "json"],
+) -> int:
     from cli import predict, show
-    from phi4.settings import load
 
     def write(request: Request, result: dict[str, Any]) -> None:
         text = predict.render(result, format)
@@ -60,11 +88,12 @@ def _predict(asked: list[Request], output: Path | None, folder: Path | None, for
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{request.name}.{format}").write_text(text, encoding="utf-8")
         elif output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
         else:
             show.write(text)
 
-    faults = predict.predict(load(), asked, write)
+    faults = predict.predict(settings, asked, write)
     for name, message in faults.items():
         show.complain(message if len(asked) == 1 else f"{name}: {message}")
     return 1 if faults else 0

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL.Image import Image
@@ -20,6 +21,7 @@ from phi4.settings import Settings
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.engines.choose import create_engine
 from worker.media import audio, images, pdf
+from worker.outgoing import Outgoing
 
 Format = Literal["txt", "json"]
 _DPI = 150
@@ -30,7 +32,7 @@ class Request:
     """One thing to answer: files, and what is asked of them; without a prompt they are read or written down."""
 
     name: str
-    images: tuple[Path, ...] = ()
+    images: tuple[str | Path, ...] = ()  #: a string may be a URL
     audio: Path | None = None
     prompt: str | None = None
     max_tokens: int | None = None
@@ -44,7 +46,8 @@ class BadRequests(InputError):
 
 def read_batch(path: Path) -> list[Request]:
     """Read requests, one JSON object a line: `image` or `images`, `audio`, `prompt`, `max_tokens`, and a `name` for the
-    result's file (by default the line's number). Files are looked for beside the batch. Raises `BadRequests`.
+    result's file (by default the line's number). Files are looked for beside the batch;
+    images may be URLs. Raises `BadRequests`.
     """
     lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
     requests = [_read_line(path, number, line) for number, line in lines]
@@ -67,9 +70,8 @@ def _read_line(path: Path, number: int, line: str) -> Request:
         if Path(name).name != name or name.startswith("."):
             raise ValueError(f"{name!r} is no name for a file")
         sound = path.parent / fields["audio"] if "audio" in fields else None
-        return Request(
-            name, tuple(path.parent / p for p in pictures), sound, fields.get("prompt"), fields.get("max_tokens")
-        )
+        sources = tuple(p if _is_url(p) else path.parent / p for p in pictures)
+        return Request(name, sources, sound, fields.get("prompt"), fields.get("max_tokens"))
     except (ValueError, TypeError) as error:
         raise BadRequests(f"{path}, line {number}: {error}.") from None
 
@@ -144,7 +146,19 @@ def _tasks(request: Request, pages: tuple[Image, ...], clips: list[audio.Clip]) 
     return [Chat((Turn("user", (*pages, *sound, request.prompt)),), max_tokens=limit)]
 
 
-def _pages(path: Path, settings: Settings) -> Iterator[Image]:
+def _pages(source: str | Path, settings: Settings) -> Iterator[Image]:
+    if not _is_url(source):
+        yield from _pages_of(Path(source), settings)
+        return
+    with NamedTemporaryFile(prefix="phi4-predict-") as file:
+        Outgoing(settings.allowed_hosts).download(
+            str(source), cast(BinaryIO, file), most_bytes=settings.max_body_mb << 20, seconds=settings.fetch_seconds
+        )
+        file.flush()
+        yield from _pages_of(Path(file.name), settings)
+
+
+def _pages_of(path: Path, settings: Settings) -> Iterator[Image]:
     with path.open("rb") as file:
         is_pdf = file.read(5) == b"%PDF-"
     if not is_pdf:
@@ -154,6 +168,10 @@ def _pages(path: Path, settings: Settings) -> Iterator[Image]:
         if isinstance(page, InputError):
             raise page
         yield page
+
+
+def _is_url(source: object) -> bool:
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
 
 
 def _clips(path: Path, settings: Settings) -> list[audio.Clip]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,3 +87,12 @@ class Transcript:
         """Read a job's `result`."""
         segments = (Segment(s["start"], s["end"], s["text"]) for s in result["segments"])
         return cls(result["text"], result.get("language"), result["duration"], tuple(segments))
+
+
+Result = OcrResult | Answer | Transcript
+#: What reads a job's `result`, by its type.
+RESULTS: Mapping[str, Callable[[Mapping[str, Any]], Result]] = {
+    "ocr": OcrResult.of,
+    "vqa": Answer.of,
+    "asr": Transcript.of,
+}

@@ -5,10 +5,11 @@ Every POST carries an Idempotency-Key, so that a retry makes no second job.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ import httpx
 from phi4.answers import Job
 
 T = TypeVar("T")
+#: A path, an http(s) URL that the service fetches, or the bytes themselves.
 File = str | Path | bytes
 _ENDED = ("completed", "failed", "cancelled", "expired")
 _PASSING = (429, 502, 503, 504)
@@ -82,19 +84,38 @@ def submit(
     job_type: str, files: Iterable[File], params: Mapping[str, Any], more: Mapping[str, Any], tries: int
 ) -> Plan[Job]:
     """Make a job."""
-    given = dict(more)
+    given, files = dict(more), list(files)
     headers = {"Idempotency-Key": str(given.pop("idempotency_key", None) or uuid.uuid4())}
-    fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
-    form = {"type": job_type, "params": json.dumps({k: v for k, v in params.items() if v is not None})} | fields
-    contents = [("file", _named(file)) for file in files]
-    response = yield from request(
-        Send("POST", "/v1/jobs", {"data": form, "files": contents, "headers": headers}), tries
-    )
+    fields = {"type": job_type, "params": {k: v for k, v in params.items() if v is not None}} | given
+    options: dict[str, Any]
+    if files and not any(map(_is_url, files)):
+        form = {name: _as_text(value) for name, value in fields.items()}
+        options = {"data": form, "files": [("file", _named(file)) for file in files]}
+    else:
+        options = {"json": fields | ({"input": [_input(file) for file in files]} if files else {})}
+    response = yield from request(Send("POST", "/v1/jobs", options | {"headers": headers}), tries)
     return Job.of(response.json())
+
+
+def _is_url(file: File) -> bool:
+    return isinstance(file, str) and file.startswith(("http://", "https://"))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _named(file: File) -> tuple[str, bytes]:
     return ("input", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+
+
+def _input(file: File) -> dict[str, Any]:
+    if _is_url(file):
+        return {"url": file}
+    name, content = _named(file)
+    return {"filename": name, "data": base64.b64encode(content).decode()}
 
 
 def get(job_id: str, tries: int) -> Plan[Job]:
@@ -122,16 +143,16 @@ def wait(job_id: str, timeout: float | None, tries: int) -> Plan[Job]:
 
 
 def result(
+    read: Callable[[Mapping[str, Any]], T],
     job_type: str,
     files: Iterable[File],
     params: Mapping[str, Any],
-    more: Mapping[str, Any],
     timeout: float | None,
     tries: int,
-) -> Plan[dict[str, Any]]:
-    """Make a job, wait for it, and give its result; raises `JobFailed`."""
-    job = yield from submit(job_type, files, params, more, tries)
+) -> Plan[T]:
+    """Make a job, wait for it, and read its result; raises `JobFailed`."""
+    job = yield from submit(job_type, files, params, {}, tries)
     job = yield from wait(job.id, timeout, tries)
     if job.result is None:
         raise JobFailed(job)
-    return job.result
+    return read(job.result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,12 +13,14 @@ import httpx
 from httpx_sse import EventSource
 
 from phi4 import calls
-from phi4.answers import Answer, Job, OcrResult, Transcript
+from phi4.answers import RESULTS, Answer, Job, OcrResult, Result, Transcript
 from phi4.calls import File, JobFailed, Phi4ApiError
 
 __all__ = ["AsyncClient", "Client", "File", "JobFailed", "Phi4ApiError", "verify_webhook"]
 
 T = TypeVar("T")
+#: What goes wrong with one file of a batch.
+_WRONG = (Phi4ApiError, JobFailed, OSError, httpx.HTTPError)
 
 
 class _Settings:
@@ -52,17 +54,16 @@ class Client(_Settings):
 
     def ocr(self, *files: File, timeout: float | None = None, **params: Any) -> OcrResult:
         """Read pages."""
-        return OcrResult.of(self._run(calls.result("ocr", files, params, {}, timeout, self._tries)))
+        return self._run(calls.result(OcrResult.of, "ocr", files, params, timeout, self._tries))
 
     def ask(self, question: str, *files: File, timeout: float | None = None, **params: Any) -> Answer:
         """Ask one question over all files."""
-        return Answer.of(
-            self._run(calls.result("vqa", files, params | {"question": question}, {}, timeout, self._tries))
-        )
+        asked = params | {"question": question}
+        return self._run(calls.result(Answer.of, "vqa", files, asked, timeout, self._tries))
 
     def transcribe(self, file: File, *, timeout: float | None = None, **params: Any) -> Transcript:
         """Write down a recording."""
-        return Transcript.of(self._run(calls.result("asr", [file], params, {}, timeout, self._tries)))
+        return self._run(calls.result(Transcript.of, "asr", [file], params, timeout, self._tries))
 
     def submit(self, job_type: str, *files: File, params: Mapping[str, Any] | None = None, **fields: Any) -> Job:
         """Make a job and return at once; `fields` are `metadata`, `priority`, `webhook_url`, `idempotency_key`, …"""
@@ -105,18 +106,20 @@ class Client(_Settings):
 
     def batch(
         self, job_type: str, files: Iterable[File], *, in_flight: int = 8, **params: Any
-    ) -> Iterator[tuple[File, dict[str, Any] | Exception]]:
+    ) -> Iterator[tuple[File, Result | Exception]]:
         """One job a file, several at once: yields each file, in order, with its result or what went wrong."""
 
-        def one(file: File) -> dict[str, Any] | Exception:
+        def one(file: File) -> Result | Exception:
             try:
-                return self._run(calls.result(job_type, [file], params, {}, None, self._tries))
-            except (Phi4ApiError, JobFailed, OSError, httpx.HTTPError) as error:
+                return self._run(calls.result(RESULTS[job_type], job_type, [file], params, None, self._tries))
+            except _WRONG as error:
                 return error
 
-        listed = list(files)
-        with ThreadPoolExecutor(in_flight) as pool:
+        listed, pool = list(files), ThreadPoolExecutor(in_flight)
+        try:
             yield from zip(listed, pool.map(one, listed), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a caller who stops listening does not wait for the rest
 
     def _run(self, plan: calls.Plan[T]) -> T:
         came: Any = None
@@ -151,16 +154,16 @@ class AsyncClient(_Settings):
 
     async def ocr(self, *files: File, timeout: float | None = None, **params: Any) -> OcrResult:
         """Read pages."""
-        return OcrResult.of(await self._run(calls.result("ocr", files, params, {}, timeout, self._tries)))
+        return await self._run(calls.result(OcrResult.of, "ocr", files, params, timeout, self._tries))
 
     async def ask(self, question: str, *files: File, timeout: float | None = None, **params: Any) -> Answer:
         """Ask one question over all files."""
-        plan = calls.result("vqa", files, params | {"question": question}, {}, timeout, self._tries)
-        return Answer.of(await self._run(plan))
+        asked = params | {"question": question}
+        return await self._run(calls.result(Answer.of, "vqa", files, asked, timeout, self._tries))
 
     async def transcribe(self, file: File, *, timeout: float | None = None, **params: Any) -> Transcript:
         """Write down a recording."""
-        return Transcript.of(await self._run(calls.result("asr", [file], params, {}, timeout, self._tries)))
+        return await self._run(calls.result(Transcript.of, "asr", [file], params, timeout, self._tries))
 
     async def submit(self, job_type: str, *files: File, params: Mapping[str, Any] | None = None, **fields: Any) -> Job:
         """Make a job and return at once."""
@@ -200,6 +203,28 @@ class AsyncClient(_Settings):
                 if left < 1:
                     raise
                 await asyncio.sleep(0.5)
+
+    async def batch(
+        self, job_type: str, files: Iterable[File], *, in_flight: int = 8, **params: Any
+    ) -> AsyncGenerator[tuple[File, Result | Exception], None]:
+        """One job a file, as `Client.batch` does."""
+        places = asyncio.Semaphore(in_flight)
+
+        async def one(file: File) -> Result | Exception:
+            async with places:
+                try:
+                    plan = calls.result(RESULTS[job_type], job_type, [file], params, None, self._tries)
+                    return await self._run(plan)
+                except _WRONG as error:
+                    return error
+
+        running = [(file, asyncio.create_task(one(file))) for file in files]
+        try:
+            for file, task in running:
+                yield file, await task
+        finally:
+            for _, task in running:
+                task.cancel()
 
     async def _run(self, plan: calls.Plan[T]) -> T:
         came: Any = None

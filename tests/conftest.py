@@ -221,6 +221,15 @@ def vllm_engine(tiny_phi4: Path) -> Iterator[VllmEngine]:
     engine.stop()
 
 
+@pytest.fixture(scope="module")
+def vllm_service(valkey: str, tiny_phi4: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The whole service with a vLLM worker on the tiny checkpoint; a test that ends the worker starts another."""
+    from tests.vllm_running import vllm_running
+
+    with vllm_running(valkey.removesuffix("/0") + "/9", tiny_phi4, tmp_path_factory.mktemp("vllm")) as service:
+        yield service
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
     """A real server that speaks S3; take a path of your own in its bucket."""

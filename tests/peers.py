@@ -7,14 +7,16 @@ import io
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
-from mistralai.client import Mistral
 
 from phi4.job import new_id
 from tests.conftest import ROOT, Service, eventually, png
+
+if TYPE_CHECKING:
+    from mistralai.client import Mistral
 
 MODEL = "phi-4-multimodal"
 TALK = (ROOT / "examples/inputs/talk.mp3").read_bytes()
@@ -23,15 +25,18 @@ SIGN = (ROOT / "examples/inputs/sign.jpg").read_bytes()
 
 
 @contextmanager
-def openai_client(service: Service) -> Iterator[openai.OpenAI]:
+def openai_client(service: Service, seconds: float = 30.0) -> Iterator[openai.OpenAI]:
     """OpenAI's client, which tries nothing twice."""
-    with openai.OpenAI(base_url=f"{address(service)}/v1", api_key="unused", max_retries=0, timeout=30) as client:
+    base = f"{address(service)}/v1"
+    with openai.OpenAI(base_url=base, api_key="unused", max_retries=0, timeout=seconds) as client:
         yield client
 
 
 @contextmanager
 def mistral_client(service: Service) -> Iterator[Mistral]:
-    """Mistral's client."""
+    """Mistral's client; only where it is installed."""
+    from mistralai.client import Mistral
+
     with Mistral(api_key="unused", server_url=address(service)) as client:
         yield client
 

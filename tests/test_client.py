@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +15,10 @@ import httpx
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from phi4.answers import Page
-from phi4.client import AsyncClient, Client, JobFailed, Phi4ApiError, verify_webhook
+from phi4.answers import Page, Result
+from phi4.client import AsyncClient, Client, File, JobFailed, Phi4ApiError, verify_webhook
 from tests.conftest import ROOT, Service, pdf, png
+from tests.servers import Reply, web
 
 TALK = ROOT / "examples" / "inputs" / "talk.mp3"
 
@@ -90,18 +91,72 @@ def test_a_stream_tells_a_job_from_beginning_to_end(phi4: Client) -> None:
         list(phi4.stream("job_unknown"))
 
 
+BATCH: list[File] = [png(100, 100), png()[:50], ROOT / "missing.png", png(200, 100)]
+OUTCOMES = ["page 100x100", JobFailed, FileNotFoundError, "page 200x100"]
+
+
+def told(outcome: Result | Exception) -> object:
+    """The words of a file's result, or the kind of what went wrong with it."""
+    return type(outcome) if isinstance(outcome, Exception) else outcome.text
+
+
 def test_a_batch_goes_on_past_bad_files(phi4: Client) -> None:
-    """Each file comes back with its result or what went wrong, in order."""
-    files = [png(100, 100), png()[:50], ROOT / "missing.png", png(200, 100)]
+    """Each file comes back with its typed result or what went wrong, in order."""
+    outcomes = [told(outcome) for _, outcome in phi4.batch("ocr", BATCH, in_flight=2)]
 
-    outcomes = [outcome for _, outcome in phi4.batch("ocr", files, in_flight=2)]
+    assert outcomes == OUTCOMES
 
-    assert [o["text"] if isinstance(o, dict) else type(o) for o in outcomes] == [
-        "page 100x100",
-        JobFailed,
-        FileNotFoundError,
-        "page 200x100",
-    ]
+
+def test_an_asynchronous_batch_does_the_same(service: Service) -> None:
+    """No more at once than wanted, and in order."""
+
+    async def run() -> list[object]:
+        async with AsyncClient(str(service.http.base_url)) as phi4:
+            return [told(outcome) async for _, outcome in phi4.batch("ocr", BATCH, in_flight=2)]
+
+    assert asyncio.run(run()) == OUTCOMES
+
+
+def test_a_batch_that_nobody_listens_to_any_more_ends(service: Service) -> None:
+    """The files that were not begun are left alone, sync and async."""
+    files: list[File] = [png()] * 40
+    slow = {"prompt": "sleep 0.5"}
+
+    async def first() -> object:
+        async with (
+            AsyncClient(str(service.http.base_url)) as phi4,
+            aclosing(phi4.batch("ocr", files, in_flight=2, **slow)) as batch,
+        ):
+            return await anext(batch)
+
+    before = _jobs(service)
+    with Client(str(service.http.base_url)) as phi4:
+        for _, outcome in phi4.batch("ocr", files, in_flight=2, **slow):
+            assert not isinstance(outcome, Exception)
+            break
+    asyncio.run(first())
+
+    assert _jobs(service) - before < 20
+
+
+def _jobs(service: Service) -> int:
+    """How many jobs there are that sleep."""
+    jobs = service.http.get("/v1/jobs", params={"type": "ocr", "limit": 100}).json()["data"]
+    return sum(job["params"].get("prompt") == "sleep 0.5" for job in jobs)
+
+
+def test_files_may_be_urls_and_fields_lists(phi4: Client) -> None:
+    """The service fetches a URL, in its place among the others; a job without files is told what it lacks."""
+    with web() as server:
+        server.answer = lambda _: Reply(body=png(70, 50))
+        read = phi4.ocr(png(60, 40), f"{server.url}/a.png", format="text")
+    hooked = phi4.submit("ocr", png(), webhook_url="http://127.0.0.1:9/", webhook_events=["job.failed", "job.started"])
+    with pytest.raises(Phi4ApiError) as empty:
+        phi4.ocr()
+
+    assert [page.text for page in read.pages] == ["page 60x40", "page 70x50"]
+    assert hooked.status == "queued"
+    assert [wrong["field"] for wrong in empty.value.errors] == ["input"]
 
 
 def test_the_asynchronous_client_does_the_same(service: Service) -> None:

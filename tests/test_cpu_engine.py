@@ -172,6 +172,18 @@ def test_a_schema_is_filled_from_a_picture(engine: CpuEngine) -> None:
     assert answer.data == json.loads(answer.text) == {"invoice_number": "HL-2026-0417", "total": 900.0}
 
 
+def test_a_schema_that_no_page_could_fill_is_refused_before_reading(engine: CpuEngine) -> None:
+    """A picture that cannot even be read shows that nothing was."""
+    broken = INVOICE.copy()
+    broken.close()
+
+    with pytest.raises(CannotAnswer, match="plain values only"):
+        engine.run(
+            AskImages((broken,), "?", response_schema={"type": "object", "properties": {"a": {"type": "array"}}}),
+            Call(),
+        )
+
+
 def test_speech_is_written_down_with_times(engine: CpuEngine) -> None:
     """A real voice gives its words, in spans that follow each other within the clip."""
     clip = recordings()[0][: 8 * RATE]

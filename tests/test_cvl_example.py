@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,15 +71,27 @@ def test_predict_answers_on_this_machine(env: dict[str, str], tmp_path: Path) ->
     assert "No Docker engine answers" in done.stderr
 
 
+def test_the_original_s_flags_are_taken(env: dict[str, str], tmp_path: Path) -> None:
+    """All of them, and the answer is written where they say."""
+    words = "--prompt", "What are the opening hours on Saturday?", "--device", "cpu", "--format", "json"
+    where = "--image", str(ROOT / "examples/inputs/sign.jpg"), "--output", "outputs/result.json"
+
+    done = run("predict.sh", *words, *where, "--model-id", "microsoft/Phi-4-multimodal-instruct", env=env)
+
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert json.loads((tmp_path / "outputs/result.json").read_text())["text"] == "10:00-16:00"
+
+
 def test_serve_answers_openai_s_clients_on_this_machine(env: dict[str, str], tmp_path: Path) -> None:
-    """On PORT and under PHI4_SERVED_NAME, until Ctrl-C."""
-    own = {"PORT": str(free_port()), "PHI4_SERVED_NAME": "phi", "PHI4_METRICS_PORT": "0", "PHI4_ENGINE": "cpu"}
+    """On HOST, PORT and under PHI4_SERVED_NAME, until Ctrl-C."""
+    own = {"HOST": "localhost", "PORT": str(free_port()), "PHI4_SERVED_NAME": "phi"}
+    own |= {"PHI4_METRICS_PORT": "0", "PHI4_ENGINE": "cpu"}
     with (tmp_path / "log").open("w") as log:
         serving = subprocess.Popen(
             [EXAMPLE / "serve.sh"], env=env | own | {"PHI4_DATA_DIR": str(tmp_path / "data")}, stdout=log, stderr=log
         )
         try:
-            url = f"http://127.0.0.1:{own['PORT']}"
+            url = f"http://localhost:{own['PORT']}"
 
             def models() -> list[str]:
                 try:

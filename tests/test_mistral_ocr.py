@@ -82,6 +82,15 @@ def test_a_document_is_fetched_by_its_url(client: Mistral) -> None:
     assert (private.value.status_code, "url_forbidden" in private.value.body) == (400, True)
 
 
+def test_an_uploaded_document_is_read_by_its_id(service: Service, client: Mistral) -> None:
+    """One of `POST /v1/files`."""
+    stored = service.http.post("/v1/files", data={"purpose": "user_data"}, files={"file": ("a.png", png())}).json()
+
+    (page,) = client.ocr.process(model=MODEL, document={"type": "file", "file_id": stored["id"]}).pages
+
+    assert page.markdown == "page 320x200"
+
+
 def test_an_async_client_is_answered(service: Service) -> None:
     """The same with asyncio."""
 
@@ -107,7 +116,9 @@ def test_a_page_that_cannot_be_read_says_so(service: Service) -> None:
 FIELDS: list[tuple[dict[str, Any], list[str | int]]] = [
     ({"document": None}, ["document"]),
     ({"document": "a.pdf"}, ["document"]),
-    ({"document": {"type": "file"}}, ["document", "type"]),
+    ({"document": {"type": "file"}}, ["document"]),
+    ({"document": {"type": "file", "file_id": "file_1"}}, ["document", "file_id"]),
+    ({"document": {"type": "text"}}, ["document", "type"]),
     ({"document": {"type": "document_url"}}, ["document"]),
     ({"document": {"type": "image_url", "document_url": data_url(png())}}, ["document"]),
     ({"document": image("ftp://a/b")}, ["document", "image_url"]),
@@ -115,6 +126,7 @@ FIELDS: list[tuple[dict[str, Any], list[str | int]]] = [
     ({"document": image("data:image/png;base64,")}, ["document", "image_url"]),
     ({"pages": [-1]}, ["pages"]),
     ({"pages": ["a"]}, ["pages"]),
+    ({"pages": [True]}, ["pages"]),
     ({"pages": "1-"}, ["pages"]),
     ({"pages": "3-1"}, ["pages"]),
     ({"pages": 1}, ["pages"]),

@@ -108,6 +108,17 @@ def test_an_async_client_is_answered(service: Service) -> None:
     assert asyncio.run(hear()) == "one two one two"
 
 
+def test_what_clients_send_without_effect_is_accepted(client: openai.OpenAI) -> None:
+    """Fields that ask for nothing, or for what is not this service's business."""
+    harmless = {"user": "u", "store": "false", "diarize": "false"}
+
+    heard = client.audio.transcriptions.create(
+        model=MODEL, file=FILE, stream=False, chunking_strategy="auto", extra_body=harmless
+    )
+
+    assert heard.text == "one two one two"
+
+
 def test_silence_is_an_empty_text(client: openai.OpenAI) -> None:
     """No words are made up."""
     assert client.audio.transcriptions.create(model=MODEL, file=("a.wav", silence(2))).text == ""
@@ -128,6 +139,7 @@ def test_silence_is_an_empty_text(client: openai.OpenAI) -> None:
         ({"include[]": "logprobs"}, "include", "unsupported_parameter"),
         ({"chunking_strategy": '{"type":"server_vad"}'}, "chunking_strategy", "unsupported_parameter"),
         ({"known_speaker_names[]": "Ann"}, "known_speaker_names", "unsupported_parameter"),
+        ({"diarize": "true"}, "diarize", "unsupported_parameter"),
         ({"beam_size": "5"}, "beam_size", "unknown_parameter"),
         ({"model": ""}, "model", "missing_required_parameter"),
         ({"model": ["a", "b"]}, "model", "invalid_value"),

@@ -87,6 +87,11 @@ def test_files_are_listed_in_pages(client: openai.OpenAI) -> None:
 
     assert [one.id for one in first.data] == made[:0:-1]
     assert [one.id for one in client.files.list(purpose="vision", limit=2, after=made[1])][:1] == made[:1]
+    oldest_first = [one.id for one in client.files.list(purpose="vision", order="asc")]
+    assert [file_id for file_id in oldest_first if file_id in made] == made
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.files.list(extra_query={"order": "up"})
+    assert refused.value.param == "order"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,16 @@ def test_a_picture_is_fetched_by_its_url(client: openai.OpenAI) -> None:
     assert [error.value.code for error in (missing, private)] == ["fetch_failed", "url_forbidden"]
 
 
+def test_an_uploaded_file_is_shown_by_its_id(client: openai.OpenAI) -> None:
+    """As often as it is asked about."""
+    stored = client.files.create(file=("a.pdf", pdf(1)), purpose="user_data")
+    message = user({"type": "file", "file": {"file_id": stored.id}})
+
+    answers = [client.chat.completions.create(**chat(message)) for _ in range(2)]
+
+    assert [a.choices[0].message.content for a in answers] == ["[user: picture 417x625]"] * 2
+
+
 def test_how_to_answer_is_passed_on(client: openai.OpenAI) -> None:
     """Sampling and limits reach the engine; without them OpenAI's defaults hold."""
     how: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": "x", "max_completion_tokens": 9}

@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from phi4.settings import Settings
 from tests.conftest import ROOT, pdf, png
+from tests.engines import Scripted
+from tests.servers import Reply, web
 
 TALK = ROOT / "examples" / "inputs" / "talk.mp3"
 
@@ -49,6 +52,38 @@ def test_a_prompt_asks_over_all_pictures_together(inputs: Path) -> None:
     result = predict("--images", inputs / "a.png", inputs / "two.pdf", "--prompt", "Same?")
 
     assert (result.exit_code, result.stdout) == (0, "3 images: Same?\n")
+
+
+def test_a_picture_may_be_a_url(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetched through the guard of all fetching, also for a batch."""
+    monkeypatch.setenv("PHI4_ALLOW_HOSTS", "127.0.0.1")
+    with web() as server:
+        server.answer = lambda _: Reply(body=png(70, 50))
+        (inputs / "lines.jsonl").write_text(json.dumps({"image": f"{server.url}/a.png"}))
+        one = predict("--image", f"{server.url}/a.png")
+        predict("--batch-input", inputs / "lines.jsonl", "--output-dir", inputs / "out")
+    private = predict("--image", "http://10.0.0.1/a.png")
+
+    assert (one.exit_code, one.stdout) == (0, "page 70x50\n")
+    assert (inputs / "out" / "1.txt").read_text() == one.stdout
+    assert (private.exit_code, "not a public address" in private.stderr) == (1, True)
+
+
+def test_model_and_device_may_be_named(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the original example's flags do; the folder of an answer is made."""
+    asked: list[Settings] = []
+
+    def create(settings: Settings) -> tuple[Scripted, str]:
+        asked.append(settings)
+        return Scripted(), "a test"
+
+    monkeypatch.setattr("cli.predict.create_engine", create)
+
+    for device in ("cuda", "cpu"):
+        predict("--image", inputs / "a.png", "--model-id", "a/b", "--device", device, "--output", inputs / "new" / "a")
+
+    assert [(settings.checkpoint, settings.engine) for settings in asked] == [("a/b", "vllm"), ("a/b", "cpu")]
+    assert (inputs / "new" / "a").read_text() == "page 320x200\n"
 
 
 def test_a_recording_is_written_down(inputs: Path) -> None:
@@ -136,6 +171,8 @@ def test_a_batch_that_cannot_be_read_says_where(inputs: Path, line: str, message
         (["--batch-input", "a.png"], 2, "--batch-input and --output-dir go together"),
         (["--image", "a.png", "--output-dir", "x"], 2, "--batch-input and --output-dir go together"),
         (["--image", "nothing.png"], 2, "does not exist"),
+        (["--image", "."], 2, "is a folder"),
+        (["--image", "a.png", "--device", "mps"], 2, "no engine here runs on mps"),
         (["--image", "bad.png"], 1, "cannot be read"),
         (["--image", "a.png", "--audio", str(TALK)], 1, "need a prompt"),
         (["--image", "a.png", "--prompt", "fail"], 1, "failed on purpose"),

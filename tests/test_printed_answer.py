@@ -205,6 +205,12 @@ def schema(required: list[str] | None = None, **properties: Any) -> dict[str, An
         ("status", {"type": "string", "enum": ["Open", "Closed"]}, "Open"),
         ("status", {"type": ["number", "string"]}, "open"),
         ("fax", {"type": ["string", "null"]}, None),
+        # As pydantic writes `str | None`, `Literal["open", "closed"] | None` and `int | str`.
+        ("fax", {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Fax"}, None),
+        ("total", {"anyOf": [{"type": "number"}, {"type": "null"}]}, 1234.5),
+        ("status", {"anyOf": [{"type": "string", "enum": ["open", "closed"]}, {"type": "null"}]}, "open"),
+        ("status", {"anyOf": [{"type": "string", "enum": ["sent"]}, {"type": "null"}]}, None),
+        ("total", {"anyOf": [{"type": "integer"}, {"type": "string"}]}, "GBP 1,234.50"),
     ],
 )
 def test_a_schema_is_filled_with_printed_values_of_its_types(name: str, field: dict[str, Any], value: Any) -> None:
@@ -235,6 +241,9 @@ def test_a_filled_schema_comes_as_text_and_as_data() -> None:
         (schema(total={"type": "object", "properties": {}}), "plain values only"),
         (schema(total={"type": "number", "minimum": 5}), "cannot keep to `minimum`"),
         (schema(total={"$ref": "#/$defs/money"}), "cannot keep to `\\$ref`"),
+        (schema(total={"anyOf": [{"$ref": "#/$defs/money"}, {"type": "null"}]}), "cannot keep to `\\$ref`"),
+        (schema(total={"anyOf": [{"type": "number", "enum": [5]}, {"type": "string"}]}), "cannot keep to `anyOf`"),
+        (schema(total={"anyOf": [{"type": "array"}, {"type": "null"}]}), "plain values only"),
         (schema() | {"properties": {}}, "lists its properties"),
         ({"type": "array", "items": {"type": "string"}}, "only a schema of type object"),
         ({"type": "string"}, "only a schema of type object"),

@@ -6,9 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,43 +14,16 @@ import pytest
 from httpx_sse import EventSource
 from prometheus_client.parser import text_string_to_metric_families
 
-from cli.embedded import free_port
-from phi4.store import Store
-from tests.conftest import ROOT, Service, eventually, make_service, pdf, png
+from tests.conftest import ROOT, Service, eventually, pdf, png
 from tests.vllm_figures import VLLM_FIGURES
-from tests.vllm_on_cpu import LASTING, exactly, worker_environment
+from tests.vllm_on_cpu import LASTING, exactly
+from tests.vllm_running import start_worker
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
 
 #: vLLM takes a quarter of a minute to start here, longer beside other work.
 pytestmark = pytest.mark.timeout(600)
-_START_S = 240.0
 TALK = ROOT / "examples" / "inputs" / "talk.mp3"
-
-
-def start_worker(service: Service) -> subprocess.Popen[bytes]:
-    """Start the worker in a process group of its own, as a supervisor does, and wait until it serves."""
-    with (service.data_dir / "infer.log").open("ab") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "worker", "infer"],
-            env=service.env | {"PHI4_METRICS_PORT": service.env["WORKER_METRICS_PORT"], "PHI4_ENGINE": "vllm"},
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-    service.processes["infer"] = worker
-    eventually(
-        lambda: worker.poll() is not None or "ready" in stages(service, worker), seconds=_START_S, what="readiness"
-    )
-    assert worker.poll() is None, service.output("infer")[-3_000:]
-    return worker
-
-
-def stages(service: Service, worker: subprocess.Popen[bytes]) -> list[str]:
-    """What /health says of a worker."""
-    workers = service.http.get("/health").json()["workers"]
-    return [w["stage"] for w in workers if f"-{worker.pid}-" in w["name"]]
 
 
 def engine_processes(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -71,32 +41,6 @@ def _command(process: psutil.Process) -> str:
 def gone(process: psutil.Process) -> bool:
     """Whether a process has ended; one that nobody has waited for counts."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-@pytest.fixture(scope="module")
-def vllm_service(valkey: str, tiny_phi4: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """API, side worker and a vLLM worker; a test that ends the worker starts another."""
-    url = valkey.removesuffix("/0") + "/9"
-    Store.at(url).client.flushdb()
-    own = {"WORKER_METRICS_PORT": str(free_port())}
-    service = make_service(url, tmp_path_factory.mktemp("vllm"), **worker_environment(tiny_phi4), **own)
-    try:
-        service.start("api", "api")
-        service.start("side", "worker", "side", PHI4_METRICS_PORT="0")
-        eventually(lambda: _answers(service), what="the API's first answer")
-        start_worker(service)
-        yield service
-    finally:
-        codes = service.stop_all()
-        service.http.close()
-    assert codes == {"api": 0, "side": 0, "infer": 0}
-
-
-def _answers(service: Service) -> bool:
-    try:
-        return service.http.get("/livez").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def lasting_job(service: Service) -> str:

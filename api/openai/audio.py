@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,10 +19,13 @@ from phi4.job import Job
 Task = Literal["transcribe", "translate"]
 #: The name that clients of these routes have built in.
 WHISPER = "whisper-1"
+#: Fields that clients send and that change nothing here.
+IGNORED = frozenset({"user", "store", "metadata", "parallel_tool_calls"})
 #: Fields that nothing here can do, and the values, as forms write them, with which they ask for nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "stream": ("false", "False", "0", ""),
     "chunking_strategy": ("auto", ""),
+    "diarize": ("false", "False", "0", ""),
     "include": ([],),
     "keywords": ([],),
     "languages": ([],),
@@ -37,11 +41,18 @@ class AudioRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    language: str | None = Field(None, pattern=r"^[a-z]{2}$", description="ISO 639-1, of the recording")
+    language: str | None = Field(None, description="ISO 639-1, of the recording")
     prompt: str | None = Field(None, max_length=20_000, description="Words that may occur")
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: float = Field(0.0, ge=0.0, le=1.0, description="Accepted; the service chooses its own")
     timestamp_granularities: list[Literal["segment", "word"]] = Field(default_factory=list)
+
+    @field_validator("language")
+    @classmethod
+    def _two_letters(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch("[a-z]{2}", value):
+            raise ValueError("must be two small letters of ISO 639-1, such as en")
+        return value
 
     @field_validator("timestamp_granularities")
     @classmethod
@@ -53,7 +64,7 @@ class AudioRequest(BaseModel):
 
 def answer(services: Services, task: Task) -> Response:
     """Write a recording down, or translate it into English. Raises what keeps it from an answer."""
-    form = checked(AudioRequest, without(_fields(), (), UNSUPPORTED))
+    form = checked(AudioRequest, without(_fields(), IGNORED, UNSUPPORTED))
     answers.check_model(services, form.model, WHISPER)
     upload = _file()
     params = {"task": task, "language": form.language, "prompt": form.prompt}

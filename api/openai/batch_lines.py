@@ -58,7 +58,7 @@ def read(text: bytes, endpoint: str) -> Line:
 def submission(services: Services, batch: Batch, line: Line) -> Submission:
     """Turn a line into a job's submission. Raises what the route that it names would refuse it with."""
     if batch.endpoint == CHAT:
-        job_type, params, uploads = "chat", *_chat(services, line.body)
+        job_type, params, uploads = "chat", *_chat(services, batch, line.body)
     else:
         job_type, params, uploads = "asr", *_transcription(services, batch, line.body)
     request = JobRequest.model_validate(
@@ -75,12 +75,14 @@ def submission(services: Services, batch: Batch, line: Line) -> Submission:
     return body.submission(request, uploads, max_inputs=services.settings.max_inputs)
 
 
-def _chat(services: Services, fields: dict[str, Any]) -> tuple[dict[str, Any], list[Upload]]:
+def _chat(services: Services, batch: Batch, fields: dict[str, Any]) -> tuple[dict[str, Any], list[Upload]]:
     chat = chat_request.read(fields)
     answers.check_model(services, chat.model)
     if chat.stream:
         raise refuse("stream", "a batch answers whole; leave it out", "invalid_value")
-    return chat_request.job_of(chat, max_inputs=services.settings.max_inputs)
+    return chat_request.job_of(
+        chat, max_inputs=services.settings.max_inputs, stored=lambda file_id: services.stored(file_id, batch.owner)
+    )
 
 
 def _transcription(services: Services, batch: Batch, fields: dict[str, Any]) -> tuple[dict[str, Any], list[Upload]]:
@@ -92,7 +94,9 @@ def _transcription(services: Services, batch: Batch, fields: dict[str, Any]) -> 
 
 def _form(fields: Mapping[str, Any]) -> audio.AudioRequest:
     sent = {name: value for name, value in fields.items() if name != "file"}
-    return checked(audio.AudioRequest, without(sent, (), {**audio.UNSUPPORTED, "stream": (False,)}))
+    return checked(
+        audio.AudioRequest, without(sent, audio.IGNORED, {**audio.UNSUPPORTED, "stream": (False,), "diarize": (False,)})
+    )
 
 
 def _recording(services: Services, batch: Batch, file: object) -> Upload:

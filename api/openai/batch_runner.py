@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ _MOST_ERRORS = 100
 #: Lines of one batch that are jobs at a time: enough for the widest engine, far from the bound of the queue.
 _MOST_RUNNING = 128
 _LOCK_S, _HOLD_EVERY_S = 15.0, 2.0
-_IDLE_S, _BUSY_S = 1.0, 0.05
+_IDLE_S, _BUSY_S = 0.3, 0.05
 #: Reasons for a line to wait for its turn, which say nothing about the line.
 _LATER = (QueueFull, NoWorkerForType, ServiceError, StoreUnavailable)
 
@@ -190,42 +190,55 @@ class BatchRunner:
     def _collect(self, batch: Batch, state: _Open) -> None:
         """Note which of the jobs that ran have ended, and how."""
         numbers = list(state.running)
-        ended = 0
+        ended: dict[int, str] = {}
         for number, status in zip(numbers, self._store.jobs.statuses([state.running[n] for n in numbers]), strict=True):
             if status in ("queued", "in_progress", "cancelling"):
                 continue
             mark = COMPLETED if status == "completed" else FAILED
-            self._note(batch, state, number, mark + state.running.pop(number))
-            ended += 1
+            ended[number] = mark + state.running.pop(number)
         if ended:
+            self._note(batch, state, ended)
             self._store.batches.update(batch, **_counts(state.lines))
 
     def _feed(self, batch: Batch, state: _Open) -> None:
         """Make jobs of the next lines, as many as may run."""
         caller = self._caller(batch)
-        while len(state.running) < _MOST_RUNNING:
-            number, text = state.waiting or next(state.text, (0, b""))
-            if not number:
-                return
-            state.waiting = (number, text)
-            try:
-                submission = batch_lines.submission(self._services, batch, batch_lines.read(text, batch.endpoint))
-                accepted = self._services.submit.accept(
-                    submission, caller=caller, idempotency_key=f"{batch.id} {number}", traceparent=""
-                )
-                state.running[number] = accepted.job.id
-                self._note(batch, state, number, RUNS + accepted.job.id)
-            except BlobMissing as error:
-                self._note(batch, state, number, REFUSED + json.dumps(batch_lines.refused(error)))
-            except _LATER:
-                return
-            except Phi4Error as error:
-                self._note(batch, state, number, REFUSED + json.dumps(batch_lines.refused(error)))
-            state.waiting = None
+        noted: dict[int, str] = {}
+        try:
+            while len(state.running) < _MOST_RUNNING:
+                number, text = state.waiting or next(state.text, (0, b""))
+                if not number:
+                    return
+                state.waiting = (number, text)
+                try:
+                    noted[number] = self._begin(batch, caller, number, text)
+                except _LATER:
+                    return
+                if noted[number][0] == RUNS:
+                    state.running[number] = noted[number][1:]
+                state.waiting = None
+        finally:
+            # Lines whose note is lost are begun again under the same keys, and find their jobs.
+            self._note(batch, state, noted)
 
-    def _note(self, batch: Batch, state: _Open, number: int, text: str) -> None:
-        self._store.batches.note(batch, number, text)
-        state.lines[number] = text
+    def _begin(self, batch: Batch, caller: Caller, number: int, text: bytes) -> str:
+        """Make a job of a line and say what to note about it. Raises one of `_LATER`."""
+        try:
+            submission = batch_lines.submission(self._services, batch, batch_lines.read(text, batch.endpoint))
+            made = self._services.submit.make(
+                submission, caller=caller, idempotency_key=f"{batch.id} {number}", traceparent=""
+            )
+        except BlobMissing as error:
+            return REFUSED + json.dumps(batch_lines.refused(error))
+        except _LATER:
+            raise
+        except Phi4Error as error:
+            return REFUSED + json.dumps(batch_lines.refused(error))
+        return RUNS + made.job_id
+
+    def _note(self, batch: Batch, state: _Open, noted: Mapping[int, str]) -> None:
+        self._store.batches.note(batch, noted)
+        state.lines.update(noted)
 
     def _caller(self, batch: Batch) -> Caller:
         """Who made the batch: its key's limits hold for its lines, for as long as there is that key."""

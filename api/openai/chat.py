@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flask import Response, jsonify
 
 from api import answers
+from api.auth import caller
 from api.openai import chat_request
 from api.openai.chat_request import ChatRequest
 from api.openai.chat_stream import ChatStream
@@ -22,7 +23,10 @@ def complete(services: Services) -> Response:
     """Answer a conversation. Raises what keeps it from an answer, also before a stream's first words."""
     chat = chat_request.read(answers.json_body())
     answers.check_model(services, chat.model)
-    params, uploads = chat_request.job_of(chat, max_inputs=services.settings.max_inputs)
+    owner = caller().owner
+    params, uploads = chat_request.job_of(
+        chat, max_inputs=services.settings.max_inputs, stored=lambda file_id: services.stored(file_id, owner)
+    )
 
     def submit() -> Job:
         return answers.submit(services, "chat", params, uploads, metadata=chat.metadata)

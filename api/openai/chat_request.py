@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,6 +13,7 @@ from api.body import Upload
 from api.openai.errors import checked, refuse, without
 from api.problems import invalid
 from api.schemas import Metadata, http_url
+from phi4.errors import NotFound
 
 #: Fields that clients send and that change nothing here.
 IGNORED = frozenset(
@@ -63,10 +64,17 @@ class InputAudio(_Fields):
 
 
 class InputFile(_Fields):
-    """A document."""
+    """A document: its bytes, or a file of `POST /v1/files`."""
 
-    file_data: str = Field(min_length=1, description="A data: URL of base64")
+    file_data: str | None = Field(None, min_length=1, description="A data: URL of base64")
+    file_id: str | None = Field(None, min_length=1, max_length=100)
     filename: str | None = Field(None, max_length=255)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> InputFile:
+        if (self.file_data is None) == (self.file_id is None):
+            raise ValueError("give either `file_data` or `file_id`")
+        return self
 
 
 class ContentPart(_Fields):
@@ -206,8 +214,13 @@ def _tidy(message: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def job_of(chat: ChatRequest, *, max_inputs: int) -> tuple[dict[str, Any], list[Upload]]:
-    """Turn a request into the params and inputs of a job of type `chat`. Raises `InvalidRequest`."""
+def job_of(
+    chat: ChatRequest, *, max_inputs: int, stored: Callable[[str], Upload]
+) -> tuple[dict[str, Any], list[Upload]]:
+    """Turn a request into the params and inputs of a job of type `chat`; `stored` opens an uploaded file by its id.
+
+    Raises `InvalidRequest`.
+    """
     messages: list[dict[str, Any]] = []
     uploads: list[Upload] = []
     for m, message in enumerate(chat.messages):
@@ -219,18 +232,23 @@ def job_of(chat: ChatRequest, *, max_inputs: int) -> tuple[dict[str, Any], list[
             if message.role != "user":
                 raise invalid(f"messages.{m}.content.{p}", "only a user's message holds pictures, files or sound")
             content.append({"type": "audio" if part.input_audio else "image", "input": len(uploads)})
-            uploads.append(_upload(part, f"messages.{m}.content.{p}.{part.type}"))
+            uploads.append(_upload(part, f"messages.{m}.content.{p}.{part.type}", stored))
         messages.append({"role": "system" if message.role == "developer" else message.role, "content": content})
     if len(uploads) > max_inputs:
         raise refuse("messages", f"hold more than {max_inputs} pictures and recordings", "array_above_max_length")
     return chat.params() | {"messages": messages}, uploads
 
 
-def _upload(part: ContentPart, field: str) -> Upload:
+def _upload(part: ContentPart, field: str, stored: Callable[[str], Upload]) -> Upload:
     if part.input_audio:
         return decoded(part.input_audio.data, f"{field}.data")
+    if part.file and part.file.file_id:
+        try:
+            return stored(part.file.file_id)
+        except NotFound:
+            raise refuse(f"{field}.file_id", "names no file of yours", "invalid_value") from None
     if part.file:
-        return decoded(part.file.file_data, f"{field}.file_data", part.file.filename or "")
+        return decoded(part.file.file_data or "", f"{field}.file_data", part.file.filename or "")
     url = part.image_url.url if part.image_url else ""
     if url.startswith("data:"):
         return decoded(url, f"{field}.url")

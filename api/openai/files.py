@@ -67,7 +67,7 @@ def store(services: Services, stream: Any, *, owner: str, filename: str, purpose
 
 
 def listed(services: Services) -> Response:
-    """List the caller's files, newest first."""
+    """List the caller's files, newest first unless `order` is asc."""
     files = services.store.files.newest(caller().owner)
     if purpose := request.args.get("purpose"):
         files = [file for file in files if file.purpose == purpose]
@@ -75,7 +75,11 @@ def listed(services: Services) -> Response:
 
 
 def page(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Cut a page out of a list, by `limit` and `after`."""
+    """Cut a page out of a list, by `limit`, `after` and `order`."""
+    order = request.args.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise refuse("order", "must be asc or desc", "invalid_value")
+    found = found[::-1] if order == "asc" else found
     limit = request.args.get("limit", "100")
     if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= 10_000:
         raise refuse("limit", "must be a number from 1 to 10000", "invalid_value")

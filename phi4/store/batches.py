@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -111,10 +111,13 @@ class Batches:
         noted = cast(dict[str, str], self._client.hgetall(key("batch_lines", batch.id)))
         return {int(number): text for number, text in noted.items()}
 
-    def note(self, batch: Batch, number: int, text: str) -> None:
-        """Note what a line has come to."""
-        self._client.hset(key("batch_lines", batch.id), str(number), text)
-        self._client.expire(key("batch_lines", batch.id), MAX_EXPIRES_S)
+    def note(self, batch: Batch, noted: Mapping[int, str]) -> None:
+        """Note what lines have come to, in one step."""
+        if noted:
+            asked = self._client.pipeline()
+            asked.hset(key("batch_lines", batch.id), mapping={str(number): text for number, text in noted.items()})
+            asked.expire(key("batch_lines", batch.id), MAX_EXPIRES_S)
+            asked.execute()
 
 
 _NUMBERS = (

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
 from worker.engines.asr import ClipWriter, probe_clip
 from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Task, TranscribeClip, Turn
-from worker.engines.filled_schema import fill
+from worker.engines.filled_schema import check, fill
 from worker.engines.layout import Page
 from worker.engines.markdown import to_markdown
 from worker.engines.ocr import OCR_OPTIONS, PageReader, new_ocr
@@ -102,6 +102,8 @@ def _read_page(task: ReadPage, loaded: _Loaded, call: Call) -> Answer:
 
 
 def _ask_images(task: AskImages, loaded: _Loaded, call: Call) -> Answer:
+    if task.response_schema is not None:
+        check(task.response_schema)  # before the seconds that reading takes
     pages: list[Page] = [loaded.pages.read(image, call.cancelled) for image in task.images]
     if task.response_schema is not None:
         text, data = fill(task.response_schema, pages)

@@ -46,13 +46,18 @@ def fill(schema: Mapping[str, Any], pages: Sequence[Page]) -> tuple[str, dict[st
     return json.dumps(data, ensure_ascii=False), data
 
 
+def check(schema: Mapping[str, Any]) -> None:
+    """Raise `CannotAnswer` for a schema that no page could fill."""
+    _fields(schema)
+
+
 def _fields(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     """The properties of a schema this engine can fill. Raises `CannotAnswer` naming what it cannot."""
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict) or not schema["properties"]:
         raise CannotAnswer("The cpu engine fills only a schema of type object that lists its properties.")
     if strange := set(schema) - _OBJECT_WORDS:
         raise CannotAnswer(f"The cpu engine does not know `{min(strange)}` in a response schema.")
-    fields: dict[str, Mapping[str, Any]] = schema["properties"]
+    fields: dict[str, Mapping[str, Any]] = {name: _merged(field) for name, field in schema["properties"].items()}
     for name, field in fields.items():
         if not isinstance(field, dict) or not _types(field) or not set(_types(field)) <= _TYPES:
             raise CannotAnswer(f"The cpu engine fills plain values only, and `{name}` is none.")
@@ -61,6 +66,18 @@ def _fields(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     if missing := set(schema.get("required", ())) - set(fields):
         raise CannotAnswer(f"The required property `{min(missing)}` is not described in the schema.")
     return fields
+
+
+def _merged(field: Any) -> Any:
+    """Write a choice between plain types, as pydantic writes `str | None`, as one field of these types."""
+    choices = field.get("anyOf") if isinstance(field, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return field
+    others = [choice for choice in choices if choice != {"type": "null"}]
+    if len(others) > 1 and any(set(choice) != {"type"} for choice in others):
+        return field
+    words = {word: value for one in (field, *others) for word, value in one.items() if word != "anyOf"}
+    return words | {"type": [kind for choice in choices for kind in _types(choice)]}
 
 
 def _types(field: Mapping[str, Any]) -> Sequence[str]:

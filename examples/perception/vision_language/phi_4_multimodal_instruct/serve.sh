@@ -7,6 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 if has_docker; then
   in_container --publish "${HOST:-127.0.0.1}:$PORT:$PORT" --env PHI4_HOST=0.0.0.0 -- serve
 fi
+# The original's HOST, for a server without a container.
+export PHI4_HOST=${PHI4_HOST:-${HOST:-127.0.0.1}}
 if command -v nvidia-smi >/dev/null; then
   say "No Docker engine answers: running \`phi4 serve\` on this machine."
   on_this_machine serve
