@@ -24,10 +24,11 @@ _PAGE = """<!DOCTYPE html>
   <link rel="icon" type="image/png" href="docs/favicon-32x32.png">
 </head>
 <body>
+  <p class="swagger-ui" style="padding: 1rem 20px 0; max-width: 1460px; margin: auto"><a href="./">← phi4</a></p>
   <div id="ui"></div>
   <script nonce="{nonce}" src="docs/swagger-ui-bundle.js"></script>
   <script nonce="{nonce}">
-    SwaggerUIBundle({{url: "openapi.json", dom_id: "#ui", deepLinking: true}});
+    SwaggerUIBundle({{url: "openapi.json", dom_id: "#ui", deepLinking: true, docExpansion: "list"}});
   </script>
 </body>
 </html>

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from api import openapi_peers
 from api.formats import ALL_FORMATS
+from api.openapi_groups import grouped, tags
 from api.openapi_schemas import DELIVERY, DELIVERY_LIST, FORM
 from api.schemas import JobRequest
 from phi4 import __version__
@@ -26,7 +27,8 @@ def document(served_name: str) -> Schema:
             "version": __version__,
             "description": f"OCR, visual question answering and speech recognition as jobs on {served_name}.",
         },
-        "paths": _paths() | openapi_peers.paths(served_name),
+        "tags": tags(),
+        "paths": grouped(_paths() | openapi_peers.paths(served_name)),
         "components": {"schemas": _schemas(), "securitySchemes": {"key": _KEY}},
     }
 

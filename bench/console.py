@@ -1,8 +1,11 @@
-"""How soon the web console shows something, and how much it loads for that."""
+"""How soon the web console shows something and how much it loads for that; and how soon `phi4 --help` answers."""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 from bench.figures import INSTANT, Figure
@@ -28,3 +31,14 @@ def console(loads: int = 15) -> Iterator[Figure]:
     conditions = f"headless Chromium on the same machine, cache empty, median of {loads} loads after one"
     yield Figure("console_first_paint_ms", round(statistics.median(paints[1:]), 1), "ms", conditions)
     yield Figure("console_weight_kb", round(weight / 1_000, 1), "kB", "all that one load transfers, headers included")
+    yield _help()
+
+
+def _help(rounds: int = 15) -> Figure:
+    times = []
+    for _ in range(rounds + 1):
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "cli", "--help"], stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - begun)
+    conditions = f"`phi4 --help` from start to end, median of {rounds} after one"
+    return Figure("help_ms", round(statistics.median(times[1:]) * 1000), "ms", conditions)

@@ -67,11 +67,8 @@ def examine(*, as_json: bool = False) -> bool:
         if as_json:
             show.write_json({"about": finding.about, "ok": finding.is_well} | asdict(finding))
             continue
-        verdict = "ok    " if finding.is_well else "not ok"
-        show.write(
-            show.printable(f"{verdict}  {finding.about}: {' — '.join(filter(None, (finding.found, finding.advice)))}")
-            + "\n"
-        )
+        told = " — ".join(filter(None, (finding.found, finding.advice)))
+        show.verdict(f"{finding.about}: {told}", is_well=finding.is_well)
     return well
 
 

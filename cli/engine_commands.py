@@ -54,7 +54,7 @@ def predict(
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", callback=_there, hidden=True)] = None,
 ) -> None:
-    """Answer about files at once, without a service: loads the engine, answers, ends."""
+    """Answer about files without a service: load, answer, end."""
     if (batch_input is None) == (not image and audio is None):
         raise typer.BadParameter("give --image or --audio, or --batch-input")
     if (batch_input is None) != (output_dir is None):
@@ -103,7 +103,7 @@ def _predict(
 def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: $PORT, or 8000]")] = None,
 ) -> None:
-    """Run vLLM's own OpenAI-compatible server; pictures and sound choose their adapter by themselves."""
+    """Run vLLM's own OpenAI server, with adapters chosen by input."""
     with plain_errors():
         from cli.serve import serve as become_server
         from phi4.settings import load

@@ -50,12 +50,15 @@ def show_job(job_id: _JobId, url: Url = "", as_json: Json = False) -> None:
 
 @app.command("result")
 def show_result(
-    job_id: _JobId, format: Annotated[_Format, typer.Option(help="What to write.")] = "json", url: Url = ""
+    job_id: _JobId,
+    format: Annotated[_Format, typer.Option(help="What to write.")] = "json",
+    url: Url = "",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Write the result of a job."""
     from cli import show
 
-    text = call(url, lambda remote: remote.result(job_id, format))
+    text = call(url, lambda remote: remote.result(job_id, "json" if as_json else format))
     show.write(text if text.endswith("\n") or not text else text + "\n")
 
 
@@ -78,9 +81,13 @@ def retry_job(job_id: _JobId, url: Url = "", as_json: Json = False) -> None:
 
 
 @app.command("delete")
-def delete_job(job_id: _JobId, url: Url = "") -> None:
-    """Erase a job, its input and its result; one that runs is stopped."""
-    call(url, lambda remote: remote.delete(job_id))
+def delete_job(job_id: _JobId, url: Url = "", as_json: Json = False) -> None:
+    """Erase a job with input and result; one that runs is stopped."""
+    from cli import show
+
+    answer = call(url, lambda remote: remote.delete(job_id))
+    if as_json:
+        show.write_json(answer)
 
 
 @app.command("deliveries")
@@ -94,15 +101,22 @@ def list_deliveries(job_id: _JobId, url: Url = "", as_json: Json = False) -> Non
 
 @app.command("replay")
 def replay_delivery(
-    job_id: _JobId, event: Annotated[str, typer.Argument(metavar="EVENT", show_default=False)], url: Url = ""
+    job_id: _JobId,
+    event: Annotated[str, typer.Argument(metavar="EVENT", show_default=False)],
+    url: Url = "",
+    as_json: Json = False,
 ) -> None:
     """Send a webhook again; `phi4 jobs deliveries` tells its id."""
-    call(url, lambda remote: remote.replay(job_id, event))
+    from cli import show
+
+    answer = call(url, lambda remote: remote.replay(job_id, event))
+    if as_json:
+        show.write_json(answer)
 
 
 @app.command("watch")
 def watch_job(job_id: _JobId, url: Url = "", as_json: Json = False) -> None:
-    """Show what happens to a job until it ends; exits with 0 when it completed."""
+    """Follow a job to its end; exits with 0 when it completed."""
     from cli.watch import watch
 
     raise typer.Exit(call(url, lambda remote: watch(remote, job_id, as_json=as_json)))

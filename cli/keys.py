@@ -36,6 +36,7 @@ def _owner_name(value: str | None) -> str | None:
 _Name = Annotated[str, typer.Argument(metavar="NAME", callback=_owner_name, show_default=False)]
 _Owner = Annotated[str, typer.Argument(metavar="OWNER", callback=_owner_name, show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object for each key, on stdout.")]
+_JsonOne = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command()
@@ -51,6 +52,7 @@ def create(
         int, typer.Option(min=0, help="Pages that wait for an engine or are read at once; more wait their turn.")
     ] = 0,
     in_flight_seconds: Annotated[int, typer.Option(min=0, help="Seconds of sound, likewise.")] = 0,
+    as_json: _JsonOne = False,
 ) -> None:
     """Make a key, and show it this once. The first one closes the service to all who have none."""
     from cli import show
@@ -58,6 +60,9 @@ def create(
     limits = dict(zip(_LIMITS, (requests_per_minute, in_flight_pages, in_flight_seconds), strict=True))
     with plain_errors(), _access() as access:
         token, made = access.create(name, owner or name, admin=admin, **limits)
+    if as_json:
+        show.write_json(_shown(made) | {"key": token})
+        return
     show.write(f"{token}\n")
     show.say(f"This is the key {made.id} of {made.owner}. Keep it: it is not shown again. It works within 2 s.")
 
@@ -78,7 +83,7 @@ def list_keys(as_json: _Json = False) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)]) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)], as_json: _JsonOne = False) -> None:
     """Revoke a key; it is refused within 2 s. Its owner's jobs stay."""
     from cli import show
 
@@ -87,6 +92,9 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", show_default=Fals
     if not known:
         show.complain(f"There is no key {key_id!r}; `phi4 keys list` shows their ids.")
         raise typer.Exit(1)
+    if as_json:
+        show.write_json({"id": key_id, "revoked": True})
+        return
     show.say(f"{key_id} is revoked.")
 
 
@@ -96,8 +104,9 @@ def webhook_secret(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Make a new one; the old one signs beside it for a day.")
     ] = False,
+    as_json: _JsonOne = False,
 ) -> None:
-    """Show the secret that signs an owner's webhooks; made when there is none."""
+    """Show the secret that signs an owner's webhooks. It is made when there is none."""
     from cli import show
     from phi4.store import LOCAL
 
@@ -106,6 +115,9 @@ def webhook_secret(
         raise typer.Exit(2)
     with plain_errors(), _access() as access:
         secret = access.rotate_webhook_secret(owner) if rotate else access.webhook_secret(owner)
+    if as_json:
+        show.write_json({"owner": owner, "secret": secret})
+        return
     show.write(f"{secret}\n")
 
 

@@ -160,7 +160,7 @@ def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each check.")] = False) -> None:
-    """Check what the service needs on this machine, and say what to do."""
+    """Check what the service needs here, and say what to do."""
     from cli.doctor import examine
 
     raise typer.Exit(0 if examine(as_json=as_json) else 1)
@@ -168,7 +168,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object
 
 @app.command()
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument()]) -> None:
-    """Write what completes words in a shell: eval "$(phi4 completion bash)"."""
+    """Complete words in a shell: eval "$(phi4 completion bash)"."""
     from typer._completion_shared import get_completion_script
 
     typer.echo(get_completion_script(prog_name="phi4", complete_var=_COMPLETE, shell=shell))

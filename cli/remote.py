@@ -153,18 +153,19 @@ class Remote:
         """Run a job again."""
         return self._job(await self._request("POST", _path(job_id, "retry")))
 
-    async def delete(self, job_id: str) -> None:
-        """Erase a job."""
-        await self._request("DELETE", _path(job_id))
+    async def delete(self, job_id: str) -> dict[str, Any]:
+        """Erase a job; gives the service's word for it."""
+        return self._object(await self._request("DELETE", _path(job_id)), "deleted")
 
     async def deliveries(self, job_id: str) -> list[dict[str, Any]]:
         """List a job's webhooks with their tries, the newest event first."""
         response = await self._request("GET", _path(job_id, "deliveries"))
         return cast(list[dict[str, Any]], self._object(response, "data")["data"])
 
-    async def replay(self, job_id: str, event: str) -> None:
-        """Send a webhook of a job again."""
-        await self._request("POST", _path(job_id, "deliveries", quote(event, safe=""), "replay"))
+    async def replay(self, job_id: str, event: str) -> dict[str, Any]:
+        """Send a webhook of a job again; gives its delivery as it then is."""
+        response = await self._request("POST", _path(job_id, "deliveries", quote(event, safe=""), "replay"))
+        return self._object(response, "id")
 
     async def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:

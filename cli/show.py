@@ -21,6 +21,9 @@ _PROGRAM = "phi4"
 _BAR_WIDTH = 24
 #: Lines of the terminal that are not for bars: the prompt above, and the line that counts the rest.
 _OTHER_LINES = 2
+#: What a cell that is one of these words looks like on a terminal.
+_LOOKS = dict.fromkeys(("completed", "delivered"), "green") | dict.fromkeys(("failed", "gone", "given_up"), "red")
+_LOOKS |= dict.fromkeys(("in_progress", "cancelling", "pending"), "yellow")
 #: Everything that may move the cursor or hide text, but line breaks and tabs.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -183,7 +186,23 @@ def say(message: str) -> None:
 
 def complain(message: str) -> None:
     """Write one line to stderr that names this program, so that it is known among others' lines."""
-    say(f"{_PROGRAM}: {message}")
+    if sys.stderr.isatty():
+        _print(Console(stderr=True), (f"{_PROGRAM}:", "bold red"), f" {printable(message)}")
+    else:
+        say(f"{_PROGRAM}: {message}")
+
+
+def verdict(message: str, *, is_well: bool) -> None:
+    """Write one line to stdout that begins with "ok" or "not ok"."""
+    word, look = ("ok    ", "green") if is_well else ("not ok", "bold red")
+    if sys.stdout.isatty():
+        _print(Console(), (word, look), f"  {printable(message)}")
+    else:
+        write(f"{word}  {printable(message)}\n")
+
+
+def _print(console: Console, *pieces: str | tuple[str, str]) -> None:
+    console.print(Text.assemble(*pieces), soft_wrap=True)
 
 
 def say_fault(name: str, fault: Fault) -> None:
@@ -211,15 +230,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     shown = Table(*headers, box=None, header_style="bold", pad_edge=False)
     shown.columns[0].no_wrap = True
     for row in rows:
-        shown.add_row(*(Text(printable(cell), overflow="ellipsis") for cell in row))
+        shown.add_row(*(Text(printable(cell), _LOOKS.get(cell, ""), overflow="ellipsis") for cell in row))
     Console().print(shown)
 
 
 def jobs(listed: Sequence[Mapping[str, Any]]) -> None:
     """Write a table of jobs to stdout."""
+    when = _when_briefly if sys.stdout.isatty() else _when
     rows = [
-        [str(j["id"]), j["type"], j["status"], _when(j["created_at"]), counted(j["progress"]), _files(j)]
-        for j in listed
+        [str(j["id"]), j["type"], j["status"], when(j["created_at"]), counted(j["progress"]), _files(j)] for j in listed
     ]
     table(("ID", "TYPE", "STATUS", "CREATED", "DONE", "INPUT"), rows)
 
@@ -262,3 +281,9 @@ def _files(shown: Mapping[str, Any]) -> str:
 
 def _when(seconds: int | None) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds") if seconds else ""
+
+
+def _when_briefly(seconds: int) -> str:
+    """Say the time of day, or the day when that is not today: a narrow terminal has room for no more."""
+    then = datetime.fromtimestamp(seconds)
+    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then.day} {then:%b %Y}"

@@ -29,7 +29,7 @@ _FLAGS = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 #: Where pictures of the pages are left for people to look at.
-_SCREENSHOTS = os.environ.get("PHI4_SCREENSHOTS", "")
+_SCREENSHOTS = Path(os.environ.get("PHI4_SCREENSHOTS") or ROOT / "build" / "screenshots")
 _SECONDS = 40
 
 
@@ -72,10 +72,9 @@ class Tab:
         expect(self.page.locator(".job-head .pill")).to_have_text(status)
 
     def picture(self, name: str) -> None:
-        """Leave a picture of the whole page, where they are wanted."""
-        if _SCREENSHOTS:
-            Path(_SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=f"{_SCREENSHOTS}/{name}.png", full_page=True)
+        """Leave a picture of the whole page."""
+        _SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=_SCREENSHOTS / f"{name}.png", full_page=True)
 
     def _hear(self, message: ConsoleMessage) -> None:
         # The browser itself writes of every answer from 400 on; the page's own part is to tell its user.

@@ -234,11 +234,13 @@ def test_a_job_is_shown_with_its_error(phi4: Command, files: Files) -> None:
     assert "started" not in fields
 
 
-def test_the_result_of_a_job_can_be_fetched_later(phi4: Command, files: Files) -> None:
-    """`phi4 jobs result ID` writes it in the format wanted."""
+def test_the_result_of_a_job_can_be_fetched_later(phi4: Command, api: Scripted, files: Files) -> None:
+    """`phi4 jobs result ID` writes it in the format wanted; --json is one of them."""
     phi4("ocr", *files("good.png"), "--json")
 
     assert phi4("jobs", "result", "job_0", "--format", "text").stdout == "text of good.png\n"
+    phi4("jobs", "result", "job_0", "--json")
+    assert api.results_asked[-1] == ("job_0", "json")
 
 
 def test_a_job_is_cancelled(phi4: Command, api: Scripted, files: Files) -> None:

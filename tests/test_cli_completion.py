@@ -45,6 +45,16 @@ COMP_WORDS=(phi4 ocr --ag); COMP_CWORD=2; _phi4_completion phi4; echo "${COMPREP
     assert [line.split() for line in told.stdout.splitlines()] == [["result", "retry", "replay"], ["--again"]]
 
 
+@pytest.mark.parametrize("words", [[], ["jobs"], ["keys"]])
+def test_help_tells_each_command_in_a_whole_sentence(words: list[str]) -> None:
+    """On a terminal of 80 columns none is cut off."""
+    told = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).stdout
+
+    commands = told.partition("Commands:\n")[2].splitlines()
+    assert [line for line in commands if not line.endswith((".", '"'))] == []
+    assert [line for line in commands if "..." in line] == []
+
+
 def test_help_loads_nothing_heavy() -> None:
     """What a command does is loaded when it is run."""
     loaded = "import sys; from cli.main import app; print(*sys.modules)"

@@ -45,6 +45,13 @@ def test_a_job_is_erased(service: Service, phi4: Command) -> None:
     assert service.http.get(f"/v1/jobs/{job}").status_code == 404
 
 
+def test_what_was_erased_is_told_as_json(service: Service, phi4: Command) -> None:
+    """The service's own answer."""
+    job = ended(service)
+
+    assert json.loads(phi4("jobs", "delete", job, "--json").stdout) == {"id": job, "object": "job", "deleted": True}
+
+
 def test_webhooks_are_shown_and_sent_again(service: Service, phi4: Command) -> None:
     """`deliveries` tells every try; `replay` sends one again under its id."""
     with web() as receiver:
@@ -54,11 +61,11 @@ def test_webhooks_are_shown_and_sent_again(service: Service, phi4: Command) -> N
         eventually(lambda: "gone" in phi4("jobs", "deliveries", job).stdout, what="the end of the delivery")
         (delivery,) = [json.loads(line) for line in phi4("jobs", "deliveries", job, "--json").stdout.splitlines()]
         receiver.answer = lambda _: Reply()
-        replayed = phi4("jobs", "replay", job, delivery["id"])
+        replayed = phi4("jobs", "replay", job, delivery["id"], "--json")
         eventually(lambda: len(receiver.seen) == 2, what="the replay")
 
     table = phi4("jobs", "deliveries", job).stdout
-    assert replayed.exit_code == 0
+    assert (replayed.exit_code, json.loads(replayed.stdout)["id"]) == (0, delivery["id"])
     assert delivery["id"] in table
     assert "410" in table
     assert {httpx.Headers(request.headers)["webhook-id"] for request in receiver.seen} == {delivery["id"]}

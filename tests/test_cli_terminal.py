@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,16 @@ def test_the_table_fits_a_terminal(api: Scripted, phi4: Command, files: Files) -
 
     assert "job_0" in seen
     assert "\t" not in seen
+
+
+def test_colours_are_for_terminals(api: Scripted, phi4: Command, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, a complaint and a finding are coloured there; not in a pipe, nor where NO_COLOR asks for none."""
+    calls = [("ocr", *files("failed.pdf")), ("jobs", "list"), ("jobs", "show", "job_9"), ("doctor",)]
+
+    def coloured() -> list[bool]:
+        return [bool(re.search(r"\x1b\[(1;)?3\d", on_a_terminal(*call, url=api.url))) for call in calls]
+
+    assert coloured() == [True] * len(calls)
+    assert not any("\x1b" in phi4(*call).output for call in calls)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured() == [False] * len(calls)

@@ -209,7 +209,43 @@ def test_a_failure_is_explained(play: Tab) -> None:
     why = play.page.get_by_role("alert").filter(has_text="cannot be read")
     expect(why).to_contain_text("The same file will fail again")
     expect(why).to_contain_text("unreadable_image")
+    expect(play.page.get_by_role("button", name="Try again")).to_have_count(0)
     play.picture("failure")
+
+
+def test_a_job_that_is_not_there_leads_to_the_others(play: Tab) -> None:
+    """To look again would not help."""
+    play.open("#/jobs/job_01m83zc4avr2a8az1zbpdfxpmp")
+    expect(play.page.get_by_role("heading", level=1)).to_have_text("There is no such job")
+    play.page.get_by_role("link", name="See the other jobs").click()
+    expect(play.page.get_by_role("heading", level=1)).to_have_text("Jobs")
+
+
+def test_a_result_from_an_earlier_job_says_so(play: Tab) -> None:
+    """It took no time, and a link leads to the job that did the work."""
+    first = ask(play, "first")
+    play.reaches("Done")
+    single = re.compile(r"/v1/jobs/job_\w+$")
+
+    def from_the_cache(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"cached": True, "cached_from": first})
+
+    play.page.route(single, from_the_cache)
+    play.open()
+    ask(play, "second")
+    play.reaches("Done")
+    expect(play.page.locator(".facts")).not_to_contain_text("worked")
+    play.page.unroute(single)
+    play.page.get_by_role("link", name="that job’s result").click()
+    play.page.wait_for_url(f"**/#/jobs/{first}")
+
+
+def test_the_first_view_says_what_can_be_done(play: Tab) -> None:
+    """Until there is a file, or a job; then their place is needed."""
+    expect(play.page.locator(".tasks dt")).to_have_text(["Read", "Ask", "Transcribe", "Translate"])
+    play.choose(picture())
+    expect(play.page.locator(".tasks")).to_have_count(0)
 
 
 def test_a_refusal_is_explained(play: Tab) -> None:
@@ -220,6 +256,8 @@ def test_a_refusal_is_explained(play: Tab) -> None:
     expect(play.page.get_by_role("alert").filter(has_text="not")).to_be_visible()
     expect(play.page.locator(".staged .name")).to_have_text("notes.pdf")
     play.wrong.clear()  # the browser's own line about the 415
+    play.page.get_by_label("Leave out notes.pdf").click()
+    expect(play.page.locator(".said")).to_be_empty()
 
 
 def test_of_several_files_each_is_a_job(play: Tab) -> None:
@@ -277,6 +315,7 @@ def test_operations_are_drawn(play: Tab, service: Service) -> None:
         service.ended(service.submit("ocr", webhook_url=receiver.url).json()["id"])
         eventually(lambda: receiver.seen, what="the webhook")
     play.open("#/operations")
+    expect(play.page.locator(".line").first).to_have_attribute("d", re.compile("L"))  # was sampled before
 
     for name in (
         "Work waiting: now",
@@ -302,6 +341,7 @@ def test_a_key_is_asked_for_when_it_is_needed(
             opened.open("#/jobs")
             for key, told in (("phi4_wrong", "makes one with"), (token, "was not accepted")):
                 expect(opened.page.get_by_role("dialog")).to_contain_text(told)
+                opened.picture("key-asked" if key == "phi4_wrong" else "key-wrong")
                 opened.page.get_by_label("Key", exact=True).fill(key)
                 opened.page.get_by_role("button", name="Use this key").click()
             expect(opened.page.get_by_text("There are no jobs yet.")).to_be_visible()

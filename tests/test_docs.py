@@ -82,6 +82,14 @@ def test_every_path_parameter_is_declared(document: dict[str, Any]) -> None:
         assert any(status.startswith("2") for status in operation["responses"]), (method, path)
 
 
+def test_every_operation_stands_under_a_heading(document: dict[str, Any]) -> None:
+    """One of those that the document describes, and none of these is empty."""
+    used = {tag for _, _, operation in operations(document) for tag in operation["tags"]}
+
+    assert used == {tag["name"] for tag in document["tags"]}
+    assert all(len(operation["tags"]) == 1 for _, _, operation in operations(document))
+
+
 def test_the_form_has_every_field_of_the_json(document: dict[str, Any]) -> None:
     """Whatever JSON can ask for, a form can ask for too."""
     form = document["components"]["schemas"]["Form"]["properties"]
@@ -132,6 +140,7 @@ def test_the_page_needs_nothing_from_elsewhere(service: Service) -> None:
     page = service.http.get("/docs").text
     addresses = re.findall(r'(?:src|href|url)(?:=|: )"([^"]+)"', page)
 
+    addresses.remove("./")  # the way back to the console
     assert "openapi.json" in addresses
     assert len(addresses) == 4
     for address in addresses:

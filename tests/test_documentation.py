@@ -63,6 +63,7 @@ def reader(cpu_service: Service, receiver: Web, tmp_path: Path) -> Reader:
     )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", WITH_STEPS)
 def test_each_command_runs_and_prints_what_is_shown(name: str, reader: Reader) -> None:
     """Every ```console and ```python block, in order."""

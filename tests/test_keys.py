@@ -80,6 +80,17 @@ def test_keys_are_listed_with_owner_limits_and_times(phi4: Phi4) -> None:
     assert "60 requests/min, 9 pages" in phi4("list").stdout
 
 
+def test_every_answer_about_keys_can_be_json(phi4: Phi4) -> None:
+    """One object each, on stdout."""
+    made = json.loads(phi4("create", "ci", "--owner", "acme", "--json").stdout)
+    secret = json.loads(phi4("webhook-secret", "acme", "--json").stdout)
+    revoked = json.loads(phi4("revoke", made["id"], "--json").stdout)
+
+    assert (made["key"][:17], made["owner"]) == (made["id"], "acme")
+    assert secret == {"owner": "acme", "secret": phi4("webhook-secret", "acme").stdout.strip()}
+    assert revoked == {"id": made["id"], "revoked": True}
+
+
 def test_revoking_what_is_not_there_says_so(phi4: Phi4) -> None:
     """Exit code 1, and how to find the ids."""
     result = phi4("revoke", "phi4_000000000000")

@@ -11,10 +11,14 @@ export function actions(job, done) {
   if (!ended(job)) return [button("Cancel", job, () => post(`${here}/cancel`), done)];
   const again = () => post(`${here}/retry`);
   return [
-    ["failed", "cancelled"].includes(job.status) && button("Try again", job, again, done),
+    canHelp(job) && button("Try again", job, again, done),
     deleteButton(job, done),
   ];
 }
+
+/** A file that cannot be read stays so. */
+const canHelp = ({ status, error }) =>
+  status === "cancelled" || (status === "failed" && (error?.retryable || error?.category !== "input"));
 
 function button(words, job, deed, done) {
   const props = { "aria-label": `${words}: ${nameOf(job)}`, onclick: ({ target }) => perform(target, deed, done) };

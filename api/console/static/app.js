@@ -4,7 +4,7 @@ import { every, forgetKey, get, hasKey, onKeyNeeded } from "./api.js";
 import { h, one, show } from "./dom.js";
 import { jobView } from "./job.js";
 import { jobsView } from "./jobs.js";
-import { operationsView } from "./operations.js";
+import { operationsView, sample } from "./operations.js";
 import { startView } from "./start.js";
 
 const VIEWS = [
@@ -38,12 +38,13 @@ async function route(event) {
 /** What is shown when a view cannot go on. */
 function trouble(error) {
   const again = h("button", { class: "primary", onclick: route }, error.status === 401 ? "Enter a key" : "Try again");
+  const others = h("a", { href: "#/jobs" }, "See the other jobs");
   return h(
     "section",
     { class: "trouble", role: "alert" },
     h("h1", {}, titleOf(error)),
     h("p", {}, error.message),
-    again,
+    [404, 410].includes(error.status) ? others : again,
   );
 }
 
@@ -72,6 +73,7 @@ function askForKey(wasWrong) {
     ? "The key was not accepted: it is wrong or was revoked."
     : "Its operator makes one with “phi4 keys create”.";
   document.getElementById("key-why").textContent = why;
+  document.getElementById("key-why").className = wasWrong ? "said" : "";
   field.value = "";
   dialog.returnValue = "cancel";
   dialog.showModal();
@@ -92,6 +94,7 @@ async function tellHealth() {
   forget.hidden = !hasKey();
   try {
     const health = await get("health");
+    sample(health);
     const engines = new Set((health.workers || []).map((worker) => worker.engine).filter(Boolean));
     place.className = `health ${health.status}`;
     const told = health.status === "ok" ? ["Ready", ...engines].join(" · ") : "No worker is ready";

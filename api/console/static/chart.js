@@ -2,14 +2,14 @@
 
 import { h, svg } from "./dom.js";
 
-const WIDTH = 420;
-const HEIGHT = 150;
-const LEFT = 36;
+const WIDTH = 340;
+const HEIGHT = 132;
+const LEFT = 34;
 const BOTTOM = 22;
 
 /** Points `[ms since the epoch, value]` over the last `minutes`; `tell` writes a value. */
 export function timeline(label, points, minutes, tell, now = Date.now()) {
-  const most = niceTop(Math.max(...points.map(([, value]) => value), 1));
+  const most = niceTop(Math.max(...points.map(([, value]) => value), 2));
   const x = (ms) => WIDTH - ((now - ms) / (minutes * 60_000)) * (WIDTH - LEFT);
   const y = (value) => HEIGHT - BOTTOM - (value / most) * (HEIGHT - BOTTOM - 8);
   const seen = points.filter(([ms]) => x(ms) >= LEFT);
@@ -39,18 +39,18 @@ export function timeline(label, points, minutes, tell, now = Date.now()) {
 /** Rows `[name, [[value, class], …], words]`, each as bars laid over one another. */
 export function bars(label, rows) {
   const most = Math.max(...rows.flatMap(([, values]) => values.map(([value]) => value)), 1e-9);
-  const [left, right, step] = [96, 124, 34];
+  const [left, right, step] = [90, 104, 30];
   const width = (value) => Math.max(2, (value / most) * (WIDTH - left - right));
   const told = rows.map(([name, , words]) => `${name} ${words}`).join("; ");
   return svg(
     "svg",
     { class: "chart", viewBox: `0 0 ${WIDTH} ${rows.length * step}`, role: "img", "aria-label": `${label}: ${told}` },
     rows.map(([name, values, words], n) => [
-      svg("text", { x: 0, y: n * step + 21 }, name),
+      svg("text", { x: 0, y: n * step + 19 }, name),
       values.map(([value, look]) =>
-        svg("rect", { class: look, x: left, y: n * step + 9, width: width(value), height: 16, rx: 3 }),
+        svg("rect", { class: look, x: left, y: n * step + 8, width: width(value), height: 14, rx: 3 }),
       ),
-      svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 21 }, words),
+      svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 19 }, words),
     ]),
   );
 }
@@ -61,8 +61,8 @@ export function card(title, aside, ...content) {
 
 const short = (value) => (value >= 1000 ? `${+(value / 1000).toFixed(1)}k` : String(+value.toFixed(1)));
 
-/** The next of 1, 2, 5, 10, … that a scale can end with. */
+/** The next of 2, 4, 10, 20, … that a scale can end with: its half is a whole number too. */
 function niceTop(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((top) => top >= value);
+  return [1, 2, 4, 10].map((step) => step * power).find((top) => top >= value);
 }

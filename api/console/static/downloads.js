@@ -28,11 +28,7 @@ const FORMATS = {
 
 export function downloads(job, text) {
   const formats = FORMATS[job.type].map(([format, ending]) =>
-    h(
-      "button",
-      { class: "plain", "aria-label": `Save as ${ending}`, onclick: () => save(job, format, ending) },
-      `.${ending}`,
-    ),
+    h("button", { "aria-label": `Save as ${ending}`, onclick: () => save(job, format, ending) }, `.${ending}`),
   );
   return [
     h("button", { onclick: () => copy(text()) }, "Copy"),

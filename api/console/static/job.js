@@ -9,7 +9,7 @@ import { downloads } from "./downloads.js";
 import { fileOf } from "./files.js";
 import { pages } from "./pages.js";
 import { transcript } from "./transcript.js";
-import { deed, facts, failure, nameOf, pill, standing } from "./words.js";
+import { deed, facts, failure, nameOf, pill, source, standing } from "./words.js";
 
 const BODIES = { ocr: pages, vqa: conversation, chat: conversation, asr: transcript };
 /** Signs of a finished part come with the result so far; asking for it more often than this tells nothing new. */
@@ -112,8 +112,9 @@ function drawHead(view) {
   show(
     about,
     h("p", { class: "crumb" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${deed(job)}`),
-    h("h1", {}, nameOf(job)),
-    h("p", { class: "facts" }, pill(job.status), " ", facts(job)),
+    h("h1", { class: nameOf(job).length > 48 ? "long" : null }, nameOf(job)),
+    h("p", { class: "facts" }, pill(job.status), facts(job)),
+    source(job),
   );
 }
 

@@ -19,6 +19,9 @@ for (const [name, value] of [
 /** The list does not tell places in the line; so many waiting jobs are asked for theirs. */
 const PLACES = 5;
 const MORE = 25;
+/** What is said where no row is: why, and the way out. */
+const NONE = ["There are no jobs yet.", "#/", "Make the first one"];
+const NONE_SUCH = ["No job is like that.", "#/jobs", "Show all"];
 
 export async function jobsView(main, signal, query = "") {
   const filter = new URLSearchParams(query);
@@ -41,8 +44,7 @@ export async function jobsView(main, signal, query = "") {
     asked.set("limit", limit);
     const { data, has_more: rest } = await get(`v1/jobs?${asked}`, signal);
     const jobs = await withPlaces(data, signal);
-    const none = filter.size ? "No job is like that." : "There are no jobs yet.";
-    draw(list, jobs, soon, none);
+    draw(list, jobs, soon, filter.size ? NONE_SUCH : NONE);
     more.hidden = !rest || limit >= 100;
   }
 }
@@ -63,7 +65,7 @@ export async function sessionJobs(place, signal) {
       }
     }
     const jobs = madeHere().map((id) => known.get(id));
-    draw(list, jobs.filter(Boolean), changed, "");
+    draw(list, jobs.filter(Boolean), changed, null);
   };
   const changed = (job) => {
     if (job) known.set(job.id, job);
@@ -111,9 +113,11 @@ function draw(list, jobs, done, none) {
     if (row?.contains(document.activeElement)) queueMicrotask(() => next.querySelector("a").focus());
     return next;
   });
-  if (!rows.length) show(list, none && h("p", { class: "quiet empty" }, none));
+  if (!rows.length) show(list, none && empty(...none));
   else if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) show(list, rows);
 }
+
+const empty = (words, place, way) => h("p", { class: "empty" }, `${words} `, h("a", { href: place }, way));
 
 function jobRow(job, done) {
   const words = job.error?.message || standing(job) || timing(job);
@@ -138,6 +142,7 @@ function jobRow(job, done) {
 
 function timing(job) {
   const took = Object.values(job.timings || {}).reduce((sum, ms) => sum + ms, 0);
+  if (job.cached) return "as asked before";
   const pages = job.usage?.pages ? `${one(job.usage.pages, "page")} in ` : "took ";
   return job.status === "completed" && took ? `${pages}${span(took)}` : "";
 }

@@ -22,14 +22,14 @@ let samples = [];
 
 export async function operationsView(main, signal) {
   const place = h("div", { class: "figures" });
-  const note = h("p", { class: "quiet" }, "Sampled every 2 seconds while this view is open.");
+  const note = h("p", { class: "quiet" }, "As seen since this tab was opened.");
   show(main, h("h1", {}, "Operations"), note, place);
   let round = 0;
   let newest = [];
   await every(LOOK_MS, signal, async () => {
     const health = await get("health", signal);
     if (!health.workers) throw await refusal(signal);
-    if (round++ % 3 === 0) newest = (await get("v1/jobs?status=completed&limit=100", signal)).data;
+    if (round++ % 3 === 0) newest = (await get("v1/jobs?status=completed&limit=100", signal)).data.filter(isWorked);
     sample(health);
     draw(place, [queue(health), throughput(), latency(newest), webhooks(health), outcomes(health), workers(health)]);
   });
@@ -49,7 +49,12 @@ async function refusal(signal) {
   return new Error("The key is accepted now. Try again.");
 }
 
-function sample(health) {
+/** Results that were there already say nothing about speed. */
+const isWorked = (job) => !job.cached;
+
+/** Take what the service's health tells about this moment; the other views see it too, less often. */
+export function sample(health) {
+  if (!health.queues) return;
   const at = Date.now();
   const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
   samples.push({ at, waiting: sum(health.queues), ended: sum(Object.values(health.ended).map(sum)) });
@@ -122,7 +127,7 @@ function webhooks(health) {
   return card(
     "Webhooks",
     "tries so far",
-    rows.length ? bars("Tries by outcome", rows) : nothing("None has been sent."),
+    rows.length ? bars("Tries by outcome", rows) : nothing("No webhook has been sent."),
   );
 }
 
@@ -144,14 +149,13 @@ function outcomes(health) {
 }
 
 function workers(health) {
-  const head = ["Worker", "Stage", "Engine", "Busy"].map((name) => h("th", { scope: "col" }, name));
+  const head = ["Worker and engine", "Stage", "Busy"].map((name) => h("th", { scope: "col" }, name));
   const rows = health.workers.map((worker) => {
-    const engine = worker.engine
-      ? [worker.engine, h("br"), h("span", { class: "quiet" }, worker.model)]
-      : h("span", { class: "quiet" }, worker.queues.join(", "));
+    const does = worker.engine ? `${worker.engine}, ${worker.model}` : worker.queues.join(", ");
+    const name = [worker.name, h("br"), h("span", { class: "quiet" }, does)];
     const busy = worker.slots ? `${worker.in_flight} of ${worker.slots}` : String(worker.in_flight);
     const stage = h("span", { class: `pill ${worker.stage === "ready" ? "completed" : "in_progress"}` }, worker.stage);
-    return h("tr", {}, h("td", {}, worker.name), h("td", {}, stage), h("td", {}, engine), h("td", {}, busy));
+    return h("tr", {}, h("td", {}, name), h("td", {}, stage), h("td", {}, busy));
   });
   const table = h(
     "div",

@@ -25,9 +25,9 @@ export function pages({ job, file }) {
     mode = value;
     draw();
   });
-  const bar = h("div", { class: "row between" }, tabs, modes);
+  const bar = h("div", { class: "row between across" }, tabs, modes);
   const ask = file && askForm(file, "Ask about this file");
-  const column = h("section", { class: "column", "aria-label": "Text" }, bar, text, ask);
+  const column = h("section", { class: "column", "aria-label": "Text" }, text, ask);
   const known = new Map();
   let chosen = 0;
   let isPicked = false;
@@ -101,7 +101,7 @@ export function pages({ job, file }) {
   }
 
   return {
-    element: h("div", { class: "beside" }, beside.element, column),
+    element: h("div", { class: "beside" }, bar, beside.element, column),
     text: () =>
       [...known.values()]
         .map((page) => page.text)

@@ -45,12 +45,9 @@ export async function startView(main, signal) {
     h("div", { class: "row" }, go, said),
   );
   const recent = h("section", { class: "recent", "aria-label": "Jobs of this tab" });
-  const lead = h(
-    "p",
-    { class: "lead" },
-    "Pictures and PDFs become text, recordings become transcripts, and questions get answers.",
-  );
-  show(main, h("div", { class: "start" }, h("h1", {}, "What should be read?"), lead, form, recent));
+  const what = h("div");
+  const title = h("h1", {}, "Add a file, get its text");
+  show(main, h("div", { class: "start" }, title, form, what, recent));
   document.addEventListener("paste", ({ clipboardData }) => add(clipboardData.files), { signal });
   takeDropsAnywhere(drop, add, signal);
   draw();
@@ -61,12 +58,12 @@ export async function startView(main, signal) {
     const known = [...files].filter(kindOf);
     if (known.length < files.length) toast("Only pictures, PDFs and audio can be read.");
     staged.push(...known);
-    said.textContent = "";
     draw();
     if (known.length) (options.querySelector("textarea") || go).focus();
   }
 
   function draw() {
+    said.textContent = "";
     const kinds = new Set(staged.map(kindOf));
     const remove = (file) => {
       staged = staged.filter((other) => other !== file);
@@ -82,6 +79,7 @@ export async function startView(main, signal) {
       kinds.has("audio") ? soundOptions(draw) : [],
     );
     form.classList.toggle("filled", staged.length > 0);
+    show(what, staged.length || madeHere().length ? [] : tasks());
     go.textContent = label(kinds);
     go.hidden = !staged.length;
   }
@@ -161,7 +159,7 @@ function soundOptions(draw) {
     ["translate", "Translate"],
   ];
   const task = choice("With recordings", "sound-task", tasks, wish.sound, (value) => again("sound", value, draw));
-  const spoken = select("Spoken language", "language", [["", "Find out"], ...LANGUAGES]);
+  const spoken = select("Spoken language", "language", [["", "Detect"], ...LANGUAGES]);
   const target = wish.sound === "translate" && select("Into", "target", LANGUAGES);
   return h("div", { class: "row" }, task, spoken, target);
 }
@@ -207,6 +205,21 @@ function select(name, key, options) {
   return h("label", {}, name, list);
 }
 
+/** What can be done, for those who have not done anything yet. */
+function tasks() {
+  const told = [
+    ["Read", "The text of pictures and PDFs, tables too, page by page."],
+    ["Ask", "About a picture or a document, one question after the other."],
+    ["Transcribe", "What is said in a recording; click a sentence to hear it."],
+    ["Translate", "What is said, in another language, where the engine can."],
+  ];
+  return h(
+    "dl",
+    { class: "tasks" },
+    told.map(([name, words]) => h("div", {}, h("dt", {}, name), h("dd", {}, words))),
+  );
+}
+
 function dropZone(add) {
   const picker = h("input", {
     type: "file",
@@ -225,8 +238,8 @@ function dropZone(add) {
   const words = h(
     "p",
     { class: "invitation" },
-    h("strong", {}, "Drop files here"),
-    h("span", {}, "Pictures, PDFs or audio. Pasting works too."),
+    h("strong", {}, "Drop, paste or choose files"),
+    h("span", {}, "Pictures, PDFs and recordings"),
   );
   return h("div", { class: "drop" }, words, h("div", { class: "row" }, pick, recorder(add), picker));
 }

@@ -22,10 +22,9 @@ export function transcript({ job, file, signal }) {
   return {
     element: h(
       "div",
-      { class: "spoken" },
+      { class: "beside spoken" },
       h("div", { class: "player" }, player || away, player && waveform(file, player, signal)),
-      list,
-      text,
+      h("div", { class: "column" }, list, text),
     ),
     text: () => told,
     write(part, words) {

@@ -53,26 +53,33 @@ export function standing(job) {
 function timings(job) {
   const { queued_ms: waited, prepare_ms: prepared, run_ms: ran } = job.timings || {};
   const pieces = [];
-  if (ran !== undefined) pieces.push(`worked ${span(ran)}`);
-  if (prepared !== undefined) pieces.push(`prepared ${span(prepared)}`);
   if (waited !== undefined) pieces.push(`waited ${span(waited)}`);
+  if (prepared !== undefined) pieces.push(`prepared ${span(prepared)}`);
+  if (ran !== undefined && !job.cached) pieces.push(`worked ${span(ran)}`);
   return pieces.join(" · ");
 }
 
 export function facts(job) {
   const size = job.usage?.pages ? one(job.usage.pages, "page") : "";
-  return [deed(job), size, ago(job.created_at), job.engine && `engine ${job.engine}`, timings(job)]
-    .filter(Boolean)
-    .join(" · ");
+  return [size, ago(job.created_at), job.engine && `engine ${job.engine}`, timings(job)].filter(Boolean).join(" · ");
 }
+
+/** Where a result comes from that no engine was asked for. */
+export function source(job) {
+  if (!job.cached) return null;
+  return h("p", { class: "quiet" }, "The same was asked before: this is ", link(job.cached_from), ".");
+}
+
+const link = (id) => h("a", { href: `#/jobs/${id}` }, "that job’s result");
+
+const ADVICE = {
+  input: "The same file will fail again; another one may not.",
+  engine: "Another engine may be able to: Operations shows which one runs here.",
+};
 
 /** Why there is no result, and what to do about it. */
 export function failure(error) {
-  const advice = error.retryable
-    ? "Trying again may help."
-    : error.category === "input"
-      ? "The same file will fail again; another one may not."
-      : "";
+  const advice = error.retryable ? "Trying again may help." : ADVICE[error.category];
   return h(
     "div",
     { class: "failure", role: "alert" },
