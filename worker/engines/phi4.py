@@ -7,7 +7,7 @@ of the model card of microsoft/Phi-4-multimodal-instruct: turns without line bre
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -167,7 +167,7 @@ def _chat(task: Chat, max_model_len: int) -> Prompt:
     clips = tuple(part for turn in task.turns for part in turn.content if isinstance(part, np.ndarray))
     for clip in clips:
         _check_clip(clip)
-    text = _turns(task.turns) + _schema_words(task.response_schema)
+    text = _turns(_told_to_fit(task.turns, task.response_schema))
     heard = sum(int(len(clip) / SAMPLE_RATE * _AUDIO_TOKENS_PER_SECOND) for clip in clips)
     return Prompt(
         text + _ASSISTANT,
@@ -191,18 +191,35 @@ def _turn(role: str, content: str) -> str:
     return f"<|{role}|>{content}<|end|>"
 
 
+def _told_to_fit(turns: tuple[Turn, ...], schema: dict[str, Any] | None) -> tuple[Turn, ...]:
+    """Add what an answer has to fit to the end of the user's last turn."""
+    if schema is None:
+        return turns
+    last = max((n for n, turn in enumerate(turns) if turn.role == "user"), default=len(turns))
+    told = turns[last].content if last < len(turns) else ()
+    return (*turns[:last], Turn("user", (*told, _schema_words(schema))), *turns[last + 1 :])
+
+
 def _turns(turns: Sequence[Turn]) -> str:
     """Spell the turns; media get their numbers in the order they come in."""
     seen = {"image": 0, "audio": 0}
 
-    def spell(part: str | Image | Clip) -> str:
-        if isinstance(part, str):
-            return plain(part)
+    def placeholder(part: Image | Clip) -> str:
         kind = "image" if isinstance(part, Image) else "audio"
         seen[kind] += 1
         return f"<|{kind}_{seen[kind]}|>"
 
-    return "".join(_turn(turn.role, "".join(map(spell, turn.content))) for turn in turns)
+    def spell(content: tuple[str | Image | Clip, ...]) -> Iterator[str]:
+        words = ""
+        for part in content:
+            if isinstance(part, str):
+                words += part  # Side by side they are one text: of "<" and "|end|>", each alone is harmless.
+            else:
+                yield plain(words) + placeholder(part)
+                words = ""
+        yield plain(words)
+
+    return "".join(_turn(turn.role, "".join(spell(turn.content))) for turn in turns)
 
 
 def _placeholders(kind: str, count: int) -> str:
