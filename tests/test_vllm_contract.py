@@ -1,4 +1,4 @@
-"""What the vLLM engine takes for granted of the installed vLLM; its source was compared in 0.26.0 and 0.32.0."""
+"""What the vLLM engine takes for granted of the installed vLLM; tests/test_vllm_versions.py reads 0.26.0."""
 
 from __future__ import annotations
 
