@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-#: By module: functions with their parameters, classes with their fields, attributes, methods and members.
+#: By module, with "|" between its places in several versions: functions with their parameters,
+#: classes with their fields, attributes, methods and members.
 TAKEN: dict[str, dict[str, set[str]]] = {
     "vllm": {"": {"ModelRegistry", "SamplingParams", "__version__"}},
     "vllm.engine.arg_utils": {
@@ -27,6 +28,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
             *("default_mm_loras", "trust_remote_code"),
         },
     },
+    "vllm.entrypoints.launchers.cli_args|vllm.entrypoints.openai.cli_args": {"make_arg_parser": {"def", "parser"}},
     "vllm.entrypoints.openai.api_server": {"": {"__main__"}},
     "vllm.lora.request": {"LoRARequest": {"lora_int_id", "lora_name", "lora_path"}},
     "vllm.model_executor.models.phi4mm": {
@@ -78,9 +80,9 @@ def found(folder: Path) -> Names:
 @cache
 def names(folder: Path, module: str, name: str) -> frozenset[str]:
     """Everything that a function takes, or that a class or ("") a module holds; nothing when there is no such thing."""
-    path = folder / module.replace(".", "/")
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    scope: ast.AST | None = ast.parse(file.read_text()) if file.exists() else None
+    files = (file for place in module.split("|") for file in _files(folder / place.replace(".", "/")) if file.exists())
+    file = next(files, None)
+    scope: ast.AST | None = ast.parse(file.read_text(encoding="utf-8")) if file else None
     for part in filter(None, name.split(".")):
         scope = next((n for n in _bodies(scope) if getattr(n, "name", "") == part), None)
     if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -88,6 +90,10 @@ def names(folder: Path, module: str, name: str) -> frozenset[str]:
         kind = "async def" if isinstance(scope, ast.AsyncFunctionDef) else "def"
         return frozenset({kind, *(a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs))})
     return frozenset({"class", *_held(scope)}) if scope is not None else frozenset()
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    return path / "__init__.py", path.with_suffix(".py")
 
 
 def _bodies(scope: ast.AST | None) -> list[ast.stmt]:
