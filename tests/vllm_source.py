@@ -25,7 +25,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
             *("load_format", "max_cpu_loras", "max_lora_rank", "max_loras", "max_model_len", "max_num_batched_tokens"),
             *("max_num_seqs", "mm_processor_cache_gb", "model", "quantization", "renderer_num_workers"),
             *("scheduling_policy", "served_model_name", "shutdown_timeout", "stream_interval", "tensor_parallel_size"),
-            *("default_mm_loras", "trust_remote_code"),
+            *("default_mm_loras", "structured_outputs_config", "trust_remote_code"),
         },
     },
     "vllm.entrypoints.launchers.cli_args|vllm.entrypoints.openai.cli_args": {"make_arg_parser": {"def", "parser"}},
