@@ -60,9 +60,7 @@ def _would_go_on(prompt: Prompt, said: Said) -> bool:
 def _why_given_up(said: Said) -> str:
     if said.loops:
         return "The model repeats itself without end"
-    return (
-        f"The answer has no end within {said.tokens} tokens; name `params.max_tokens` to be given what fits into them"
-    )
+    return f"The answer has no end within {said.tokens} tokens; name `params.max_tokens` to be given what fits in them"
 
 
 def _parsed(said: Said) -> Any:
