@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,7 +43,9 @@ def predict(
         str | None, typer.Option(help="What is asked.  [default: read pages, write down speech]", show_default=False)
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option(help="Write here.  [default: stdout]", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write here.  [default: stdout]", show_default=False)
+    ] = None,
     format: Annotated[Literal["txt", "json"], typer.Option(help="What to write.")] = "txt",
     batch_input: Annotated[Path | None, typer.Option(help="Requests, one JSON object a line.", **_FILE)] = None,
     output_dir: Annotated[
@@ -55,10 +61,14 @@ def predict(
     more: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", callback=_there, hidden=True)] = None,
 ) -> None:
     """Answer about files without a service: load, answer, end."""
-    if (batch_input is None) == (not image and audio is None):
-        raise typer.BadParameter("give --image or --audio, or --batch-input")
+    pictures = (*(image or []), *(more or []))  # `--images a.png b.png`, as a shell's glob gives them
+    alone = pictures or audio or prompt is not None
+    if (batch_input is None) == (not alone):
+        raise typer.BadParameter("give --image, --audio or --prompt, or --batch-input alone")
     if (batch_input is None) != (output_dir is None):
         raise typer.BadParameter("--batch-input and --output-dir go together")
+    if batch_input is not None and (output is not None or max_tokens is not None):
+        raise typer.BadParameter("--output and --max-tokens are not for --batch-input")
     if device == "mps":
         raise typer.BadParameter("no engine here runs on mps; leave --device out, or use cpu")
     with plain_errors():
@@ -67,7 +77,6 @@ def predict(
 
         chosen = {"checkpoint": model_id, "engine": device and _ENGINES[device]}
         settings = load(**{name: value for name, value in chosen.items() if value})
-        pictures = (*(image or []), *(more or []))  # `--images a.png b.png`, as a shell's glob gives them
         asked = read_batch(batch_input) if batch_input else [Request("answer", pictures, audio, prompt, max_tokens)]
         code = _predict(settings, asked, output, output_dir, format)
     raise typer.Exit(code)
@@ -82,21 +91,39 @@ def _predict(
 ) -> int:
     from cli import predict, show
 
+    printed: list[str] = []
+
     def write(request: Request, result: dict[str, Any]) -> None:
         text = predict.render(result, format)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{request.name}.{format}").write_text(text, encoding="utf-8")
         elif output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
         else:
-            show.write(text)
+            printed.append(text)
 
-    faults = predict.predict(settings, asked, write)
+    predict.make_folder(folder or (output and output.parent))
+    with _stdout_for_answers():
+        faults = predict.predict(settings, asked, write)
+    for text in printed:
+        show.write(text)
     for name, message in faults.items():
         show.complain(message if len(asked) == 1 else f"{name}: {message}")
     return 1 if faults else 0
+
+
+@contextmanager
+def _stdout_for_answers() -> Iterator[None]:
+    """Send what an engine, its processes and its native libraries print to stderr meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @app.command()

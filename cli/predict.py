@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -13,18 +18,22 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from phi4.errors import InputError, Phi4Error
+from cli import show
+from phi4.errors import EngineDead, InputError, Phi4Error
 from phi4.settings import Settings
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.engines.choose import create_engine
 from worker.media import audio, images, pdf
 from worker.outgoing import Outgoing
 
+_log = logging.getLogger(__name__)
 Format = Literal["txt", "json"]
 _DPI = 150
+_FILE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +53,47 @@ class BadRequests(InputError):
     code = "bad_requests"
 
 
+class _Line(BaseModel):
+    """What a line of a batch may hold."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str | int | None = None
+    image: str | None = None
+    images: list[str] = Field(default_factory=list)
+    audio: str | None = None
+    prompt: str | None = Field(None, min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _of_a_file(cls, value: str | int | None) -> str | int | None:
+        if value is not None and not _FILE_NAME.fullmatch(str(value)):
+            raise ValueError(f"{value!r} is no name for a file")
+        return value
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> _Line:
+        if not (self.image or self.images or self.audio or self.prompt):
+            raise ValueError("there is nothing to answer")
+        return self
+
+
 def read_batch(path: Path) -> list[Request]:
     """Read requests, one JSON object a line: `image` or `images`, `audio`, `prompt`, `max_tokens`, and a `name` for the
     result's file (by default the line's number). Files are looked for beside the batch;
     images may be URLs. Raises `BadRequests`.
     """
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
-    requests = [_read_line(path, number, line) for number, line in lines]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequests(f"{path} cannot be read: {error}.") from None
+    requests = [_read_line(path, n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     names = [request.name for request in requests]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadRequests(f"{path}: the name {repeated!r} is given twice.")
@@ -59,21 +102,34 @@ def read_batch(path: Path) -> list[Request]:
     return requests
 
 
-def _read_line(path: Path, number: int, line: str) -> Request:
+def _read_line(path: Path, number: int, text: str) -> Request:
     try:
-        fields = json.loads(line)
-        known = {"name", "image", "images", "audio", "prompt", "max_tokens"}
-        if not isinstance(fields, dict) or (set(fields) - known):
-            raise ValueError(f"takes {', '.join(sorted(known))}")
-        pictures = [*fields.get("images", []), *([fields["image"]] if "image" in fields else [])]
-        name = str(fields.get("name", number))
-        if Path(name).name != name or name.startswith("."):
-            raise ValueError(f"{name!r} is no name for a file")
-        sound = path.parent / fields["audio"] if "audio" in fields else None
-        sources = tuple(p if _is_url(p) else path.parent / p for p in pictures)
-        return Request(name, sources, sound, fields.get("prompt"), fields.get("max_tokens"))
-    except (ValueError, TypeError) as error:
+        line = _Line.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = "".join(f"{place}: " for place in first["loc"][:1])
+        why = first["msg"].removeprefix("Value error, ")
+        known = ", ".join(sorted(_Line.model_fields))
+        raise BadRequests(f"{path}, line {number}: {field}{why} (a line takes {known}).") from None
+    except ValueError as error:
         raise BadRequests(f"{path}, line {number}: {error}.") from None
+    pictures = [*line.images, *([line.image] if line.image is not None else [])]
+    return Request(
+        str(number if line.name is None else line.name),
+        tuple(picture if _is_url(picture) else path.parent / picture for picture in pictures),
+        path.parent / line.audio if line.audio is not None else None,
+        line.prompt,
+        line.max_tokens,
+    )
+
+
+def make_folder(folder: Path | None) -> None:
+    """Make where answers go, before an engine is loaded for them. Raises `BadRequests`."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRequests(f"{folder} cannot be made: {error.strerror}.") from None
 
 
 def predict(
@@ -81,42 +137,74 @@ def predict(
 ) -> dict[str, str]:
     """Answer requests, several at once, handing each result to `write`; returns what went wrong, by request.
 
-    Raises `EngineUnavailable` and `EngineError` when there is no engine.
+    Raises `EngineUnavailable` and `EngineError` when there is no engine, `EngineDead` when it dies.
     """
-    faults: dict[str, str] = {}
     engine, reason = create_engine(settings)
     with _bar(len(requests)) as (say, advance):
         say(f"starting {reason}")
-        engine.start(lambda stage: say(f"{stage} {engine.model}"))
-        say("answering")
         try:
-            with ThreadPoolExecutor(engine.slots) as pool:
-                running = {pool.submit(answer, engine, request, settings): request for request in requests}
-                for done in as_completed(running):
-                    request = running[done]
-                    try:
-                        write(request, done.result())
-                    except (Phi4Error, OSError) as error:
-                        faults[request.name] = str(error)
-                    advance()
+            engine.start(lambda stage: say(f"{stage} {engine.model}"))
+            say("answering")
+            return _answer_all(engine, requests, settings, write, advance)
         finally:
             engine.stop()
+
+
+def _answer_all(
+    engine: Engine,
+    requests: Sequence[Request],
+    settings: Settings,
+    write: Callable[[Request, dict[str, Any]], None],
+    advance: Callable[[], None],
+) -> dict[str, str]:
+    faults: dict[str, str] = {}
+    stopped = threading.Event()
+    pool = ThreadPoolExecutor(engine.slots)
+    try:
+        running = {pool.submit(answer, engine, request, settings, stopped): request for request in requests}
+        for done in as_completed(running):
+            request = running[done]
+            try:
+                write(request, done.result())
+            except EngineDead:
+                raise
+            except (Phi4Error, OSError) as error:
+                faults[request.name] = str(error)
+            except Exception as error:  # whatever an engine throws is one answer's failure, not the batch's end
+                _log.exception("%s failed", request.name)
+                faults[request.name] = f"The engine failed: {type(error).__name__}."
+            advance()
+    finally:
+        # After Ctrl-C, or without an engine, nobody waits for the rest.
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
     return faults
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """Show what is done: a bar on a terminal, else a line for each stage and each twentieth of the requests."""
+    if not sys.stderr.isatty():
+        done = itertools.count(1)
+        yield show.say, lambda: _count(next(done), total)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda words: progress.update(bar, description=words), lambda: progress.advance(bar)
 
 
-def answer(engine: Engine, request: Request, settings: Settings) -> dict[str, Any]:
+def _count(done: int, total: int) -> None:
+    if total > 1 and (done == total or done % max(1, total // 20) == 0):
+        show.say(f"{done} of {total} done")
+
+
+def answer(engine: Engine, request: Request, settings: Settings, stopped: threading.Event) -> dict[str, Any]:
     """Answer one request. Raises `Phi4Error`, or `OSError` for a file that cannot be opened."""
     pages = tuple(page for path in request.images for page in _pages(path, settings))
     clips = _clips(request.audio, settings) if request.audio else []
-    answers = [engine.run(task, Call(request_id=f"predict-{request.name}")) for task in _tasks(request, pages, clips)]
+    call = Call(request_id=f"predict-{request.name}", cancelled=stopped)
+    answers = [engine.run(task, call) for task in _tasks(request, pages, clips)]
     return {
         "name": request.name,
         "files": [str(path) for path in (*request.images, *filter(None, [request.audio]))],

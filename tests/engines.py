@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -99,6 +100,16 @@ class Other(Scripted):
     """Another engine, by name."""
 
     name = "other"
+
+
+class Talkative(Scripted):
+    """Writes to stdout in each of the ways that vLLM and its libraries do."""
+
+    def start(self, stage: Callable[[str], None]) -> None:
+        """Talk."""
+        print("loading", flush=True)
+        os.write(1, b"a library says hello\n")
+        subprocess.run(["echo", "its process says hello"], check=True)
 
 
 class Instant(Scripted):

@@ -71,6 +71,28 @@ def test_a_worker_that_is_killed_lets_go_of_its_cards(tmp_path: Path) -> None:
     assert taken(tmp_path) == [0]
 
 
+def test_a_process_that_becomes_another_program_keeps_its_cards(tmp_path: Path) -> None:
+    """As `phi4 serve` becomes vLLM's server; what it starts besides holds nothing."""
+    held = (
+        "import os, subprocess, sys; from pathlib import Path; from tests.test_claim import CARDS, claim;"
+        "claim(CARDS, 1, Path(sys.argv[1])); subprocess.Popen(['sleep', '60']);"
+        "print(flush=True); os.execv('/bin/cat', ['cat'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write("now it is cat\n")
+        other.stdin.flush()
+        assert [other.stdout.readline(), other.stdout.readline()] == ["\n", "now it is cat\n"]
+        assert taken(tmp_path) == [1]
+        other.kill()
+        other.wait()
+
+    assert taken(tmp_path) == [0]
+
+
 @pytest.mark.parametrize("cards", [[], CARDS[:1]])
 def test_with_no_more_cards_than_needed_there_is_nothing_to_share(tmp_path: Path, cards: list[Card]) -> None:
     """Two workers may live on one big card; whether both fit is the memory check's question."""

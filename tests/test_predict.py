@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,11 @@ def test_model_and_device_may_be_named(inputs: Path, monkeypatch: pytest.MonkeyP
     assert (inputs / "new" / "a").read_text() == "page 320x200\n"
 
 
+def test_words_alone_are_answered(inputs: Path) -> None:
+    """The model converses too."""
+    assert predict("--prompt", "Hi").stdout == "[user: Hi]\n"
+
+
 def test_a_recording_is_written_down(inputs: Path) -> None:
     """Clip by clip, joined to one text."""
     result = predict("--audio", TALK)
@@ -122,6 +131,7 @@ def test_one_bad_request_does_not_end_a_batch(inputs: Path) -> None:
         {"image": "bad.png"},
         {"image": "missing.png"},
         {"image": "a.png", "prompt": "cannot"},
+        {"images": "a.png", "prompt": "raise"},
     ]
     batch, out = inputs / "requests.jsonl", inputs / "out"
     batch.write_text("\n".join(json.dumps(line) for line in lines))
@@ -133,21 +143,75 @@ def test_one_bad_request_does_not_end_a_batch(inputs: Path) -> None:
         "1.txt": "page 320x200\n",
         "both.txt": "3 images: Same?\n",
     }
+    assert "6 of 6 done" in result.stderr
     assert sorted(line.split(":")[1].strip() for line in result.stderr.splitlines() if "phi4:" in line) == [
         "3",
         "4",
         "5",
+        "6",
     ]
+
+
+def test_a_dead_engine_ends_a_batch(inputs: Path) -> None:
+    """In one line: there is nobody left to ask."""
+    batch = inputs / "requests.jsonl"
+    batch.write_text('{"image": "a.png", "prompt": "die"}\n{"image": "a.png", "prompt": "sleep 60"}')
+
+    result = predict("--batch-input", batch, "--output-dir", inputs / "out")
+
+    assert (result.exit_code, result.stderr.count("phi4:")) == (1, 1)
+
+
+def test_what_an_engine_prints_is_kept_off_stdout(inputs: Path) -> None:
+    """vLLM and its processes log there, and NCCL greets: only the answer may be piped on."""
+    command = [sys.executable, "-m", "cli", "predict", "--image", "a.png", "--prompt", "Seen?"]
+    env = os.environ | {"PHI4_ENGINE": "tests.engines:Talkative", "PYTHONPATH": str(ROOT)}
+
+    done = subprocess.run(command, cwd=inputs, env=env, capture_output=True, text=True, timeout=60)
+
+    assert done.stdout == "1 images: Seen?\n"
+    assert done.stderr.splitlines() == [
+        "starting tests.engines:Talkative: PHI4_ENGINE names it",
+        "loading",
+        "a library says hello",
+        "its process says hello",
+        "answering",
+    ]
+
+
+def test_ctrl_c_waits_for_no_answer(inputs: Path) -> None:
+    """What is being answered is told to stop, and what waits is not begun."""
+    (inputs / "requests.jsonl").write_text('{"image": "a.png", "prompt": "sleep 60"}\n' * 20)
+    command = [sys.executable, "-m", "cli", "predict", "--batch-input", "requests.jsonl", "--output-dir", "out"]
+    env = os.environ | {"PHI4_ENGINE": "tests.engines:Talkative", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=inputs, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "answering\n" in iter(process.stderr.readline, "")
+        process.send_signal(signal.SIGINT)
+
+        code = process.wait(30)
+
+    assert code == 130
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", "line 1: Expecting property name"),
-        ("[]", "line 1: takes audio, image"),
-        ('{"image": "a.png", "color": 1}', "line 1: takes audio, image"),
+        ("[]", "line 1: Input should be a valid dictionary"),
+        (
+            '{"image": "a.png", "color": 1}',
+            "line 1: color: Extra inputs are not permitted (a line takes audio, ",
+        ),
         ('{"name": "../a", "image": "a.png"}', "'../a' is no name for a file"),
-        ('{"image": 7}', "line 1: unsupported operand"),
+        ('{"name": "a\\u0000", "image": "a.png"}', "is no name for a file"),
+        ('{"image": 7}', "line 1: image: Input should be a valid string"),
+        ('{"image": "a.png", "prompt": 7}', "line 1: prompt: Input should be a valid string"),
+        ('{"image": "a.png", "prompt": "\\ud800"}', "line 1: prompt: Input should be a valid string"),
+        ('{"image": "a.png", "max_tokens": "6"}', "line 1: max_tokens: Input should be a valid integer"),
+        ('{"image": "a.png", "max_tokens": 0}', "line 1: max_tokens: Input should be greater than or equal to 1"),
+        ('{"image": "a.png"}\n{"name": "nothing"}', "line 2: there is nothing to answer"),
+        ("\udcff", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
         ('{"name": "a", "image": "a.png"}\n{"name": "a", "image": "a.png"}', "the name 'a' is given twice"),
         ("", "holds no requests"),
     ],
@@ -155,19 +219,23 @@ def test_one_bad_request_does_not_end_a_batch(inputs: Path) -> None:
 def test_a_batch_that_cannot_be_read_says_where(inputs: Path, line: str, message: str) -> None:
     """Before an engine is loaded for it."""
     batch = inputs / "requests.jsonl"
-    batch.write_text(line)
+    batch.write_bytes(line.encode(errors="surrogateescape"))
 
     result = predict("--batch-input", batch, "--output-dir", inputs / "out")
 
     assert result.exit_code == 1
+    assert not (inputs / "out").exists()
     assert message in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "give --image or --audio"),
-        (["--image", "a.png", "--batch-input", "a.png"], 2, "give --image or --audio, or --batch-input"),
+        ([], 2, "give --image, --audio or --prompt"),
+        (["--image", "a.png", "--batch-input", "a.png"], 2, "or --batch-input alone"),
+        (["--prompt", "Hi", "--batch-input", "a.png", "--output-dir", "x"], 2, "or --batch-input alone"),
+        (["--batch-input", "a.png", "--output-dir", "x", "--output", "y"], 2, "are not for --batch-input"),
+        (["--image", "a.png", "--output", "a.png/b/c"], 1, "a.png/b cannot be made: Not a directory"),
         (["--batch-input", "a.png"], 2, "--batch-input and --output-dir go together"),
         (["--image", "a.png", "--output-dir", "x"], 2, "--batch-input and --output-dir go together"),
         (["--image", "nothing.png"], 2, "does not exist"),

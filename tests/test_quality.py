@@ -9,8 +9,9 @@ import pytest
 
 from bench import table
 from bench.__main__ import main as bench
+from bench.figures import Figure
 from bench.quality import human
-from bench.quality.__main__ import Said, figures, run
+from bench.quality.__main__ import Said, figures, mean, run
 from bench.quality.cases import Case, UnknownFolder, read
 from bench.quality.score import anls, plain, score
 from tests.conftest import ROOT, Service, png
@@ -233,6 +234,16 @@ def test_conditions_say_what_was_heard() -> None:
     )
 
 
+def test_several_sets_have_a_mean() -> None:
+    """Each counts alike, whatever its size, and only what several have is averaged."""
+    of = {
+        "clean": [Figure("asr_wer", 2.0, "%", "of 900"), Figure("quality_failed", 1, "cases", "")],
+        "other": [Figure("asr_wer", 4.0, "%", "of 100"), Figure("vqa_anls", 90.0, "%", "")],
+    }
+
+    assert list(mean(of)) == [Figure("asr_wer_mean", 3.0, "%", "mean over sets clean, other")]
+
+
 def test_the_command_keeps_what_it_measured(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,3 +264,26 @@ def test_the_command_keeps_what_it_measured(
     assert {"jiwer", "whisper-normalizer"} <= set(kept["versions"])
     assert "missing.png: FileNotFoundError" in printed.err
     assert table.table().endswith(", a service on another machine.")
+
+
+def test_several_sets_are_kept_apart_and_averaged(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that are called alike go by their folder's name too."""
+    monkeypatch.setattr("bench.__main__.__file__", str(tmp_path / "bench" / "__main__.py"))
+    (tmp_path / "bench").mkdir()
+    sets = [tmp_path / "ami" / "test", tmp_path / "tedlium" / "test"]
+    for folder, words in zip(sets, ("page 320x200", "page"), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "answers.jsonl").write_text(json.dumps({"file": "a.png", "type": "ocr", "answers": [words]}))
+        (folder / "a.png").write_bytes(png(320, 200))
+
+    bench(["quality", *map(str, sets), "--url", str(service.http.base_url)])
+
+    told = {f["name"]: f for f in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (told["ocr_wer_mean"]["value"], told["ocr_wer_mean"]["conditions"]) == (
+        50.0,
+        "mean over sets ami-test, tedlium-test",
+    )
+    kept = {path.name for path in (tmp_path / "bench" / "results").iterdir()}
+    assert kept == {f"quality-scripted-{name}.json" for name in ("ami-test", "tedlium-test", "mean")}

@@ -1,4 +1,4 @@
-"""What the vLLM engine takes for granted of the installed vLLM; its source was compared in 0.26.0 and 0.32.0."""
+"""What the vLLM engine takes for granted of the installed vLLM; tests/test_vllm_versions.py reads 0.26.0."""
 
 from __future__ import annotations
 
@@ -81,3 +81,12 @@ def test_a_plugin_can_reach_every_process_of_vllm() -> None:
     plugins = load_plugins_by_group(DEFAULT_PLUGINS_GROUP)
 
     assert plugins["phi4"].__module__ == "worker.engines.engine_core"
+
+
+def test_the_servers_arguments_are_taken_by_an_engine_too() -> None:
+    """One PHI4_EXTRA_SERVE_ARGS serves both `phi4 serve` and workers."""
+    from worker.engines.vllm_start import engine_args
+
+    arguments = engine_args(["--model", "/models/phi-4", "--api-key", "sk-test", "--max_num_seqs", "7"])
+
+    assert (arguments.model, arguments.max_num_seqs) == ("/models/phi-4", 7)

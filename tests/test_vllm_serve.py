@@ -24,7 +24,10 @@ from tests.vllm_on_cpu import picture, sound, worker_environment
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
 
+import openai  # comes with vLLM
+
 pytestmark = pytest.mark.timeout(600)
+KEY = "sk-test"
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +35,12 @@ def server(tiny_phi4: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The server on the tiny checkpoint."""
     port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
+    settings = worker_environment(tiny_phi4)
+    more = f"{settings['PHI4_EXTRA_SERVE_ARGS']} --api-key {KEY}"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", "from cli.main import app; app()", "serve", "--port", str(port)],
-            env=os.environ | environment(tiny_phi4) | worker_environment(tiny_phi4),
+            env=os.environ | environment(tiny_phi4) | settings | {"PHI4_EXTRA_SERVE_ARGS": more},
             cwd=ROOT,
             stdout=out,
             stderr=out,
@@ -58,13 +63,18 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def chat(server: httpx.Client, part: dict[str, Any], model: str = "phi-4-multimodal") -> str:
+@pytest.fixture
+def client(server: httpx.Client) -> Iterator[openai.OpenAI]:
+    """OpenAI's client of the server."""
+    with openai.OpenAI(base_url=f"{server.base_url}v1", api_key=KEY, max_retries=0, timeout=60) as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, part: dict[str, Any], model: str = "phi-4-multimodal") -> str:
     """The model's words about one part of content."""
-    content = [part, {"type": "text", "text": "What?"}]
-    body = {"model": model, "temperature": 0, "max_tokens": 12, "messages": [{"role": "user", "content": content}]}
-    response = server.post("/v1/chat/completions", json=body)
-    assert response.status_code == 200, response.text
-    return str(response.json()["choices"][0]["message"]["content"])
+    messages: Any = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
+    answer = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=12)
+    return answer.choices[0].message.content or ""
 
 
 def _png() -> str:
@@ -90,14 +100,22 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("kind", "right", "wrong"), [("image", "image", "audio"), ("audio", "audio", "image")])
-def test_the_adapter_is_chosen_by_what_a_request_holds(server: httpx.Client, kind: str, right: str, wrong: str) -> None:
+def test_the_adapter_is_chosen_by_what_a_request_holds(
+    client: openai.OpenAI, kind: str, right: str, wrong: str
+) -> None:
     """The plain model name answers as the right adapter asked for by name does, and not as the other one."""
-    words = {name: chat(server, PARTS[kind], name) for name in ("phi-4-multimodal", right, wrong)}
+    words = {name: chat(client, PARTS[kind], name) for name in ("phi-4-multimodal", right, wrong)}
 
     assert words["phi-4-multimodal"] == words[right]
     assert words[right] != words[wrong]
 
 
-def test_the_model_is_listed_under_its_served_name(server: httpx.Client) -> None:
+def test_the_model_is_listed_under_its_served_name(client: openai.OpenAI) -> None:
     """PHI4_SERVED_NAME, first."""
-    assert server.get("/v1/models").json()["data"][0]["id"] == "phi-4-multimodal"
+    assert client.models.list().data[0].id == "phi-4-multimodal"
+
+
+def test_the_servers_own_arguments_reach_it(client: openai.OpenAI) -> None:
+    """PHI4_EXTRA_SERVE_ARGS takes what only the server knows, such as a key."""
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="another").models.list()

@@ -1,4 +1,4 @@
-"""`python -m bench quality SET [--url URL]` scores the engine of a running service on files with known answers.
+"""`python -m bench quality SET… [--url URL]` scores the engine of a running service on files with known answers.
 
 Without `--url` the service is started here with the engine that PHI4_ENGINE names. README.md beside this file says what
 SET may be.
@@ -10,12 +10,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import httpx
@@ -113,32 +114,59 @@ def _service(url: str) -> Iterator[httpx.Client]:
             yield service.http
 
 
+def mean(by_set: Mapping[str, Sequence[Figure]]) -> Iterator[Figure]:
+    """Average each score over the sets that have it, a set counting as much as another (as the leaderboard does)."""
+    names = dict.fromkeys(figure.name for found in by_set.values() for figure in found if figure.unit == "%")
+    for name in names:
+        scores = {key: figure.value for key, found in by_set.items() for figure in found if figure.name == name}
+        if len(scores) > 1:
+            yield Figure(f"{name}_mean", round(fmean(scores.values()), 2), "%", f"mean over sets {', '.join(scores)}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score, print, keep."""
     asked = _parser().parse_args(arguments)
     try:
-        cases = read(asked.set, asked.images)[: asked.limit]
+        sets = {_name(path, asked.set): read(path, asked.images)[: asked.limit] for path in asked.set}
     except (UnknownFolder, OSError) as error:
         sys.exit(str(error))
+    by_set: dict[str, list[Figure]] = {}
+    engine = "none"
     with _service(asked.url) as http:
-        answers = run(http, cases, in_flight=asked.in_flight, after_question=asked.after_question)
+        for name, cases in sets.items():
+            answers = run(http, cases, in_flight=asked.in_flight, after_question=asked.after_question)
+            engine = next((said.engine for said in answers if said.engine), engine)
+            _name_faults(cases, answers)
+            by_set[name] = list(figures(name, cases, answers, after_question=asked.after_question))
+            _tell(by_set[name], f"quality-{engine}-{name}", elsewhere=bool(asked.url))
+    if len(by_set) > 1:
+        _tell(list(mean(by_set)), f"quality-{engine}-mean", elsewhere=bool(asked.url))
+
+
+def _name(path: Path, among: Sequence[Path]) -> str:
+    """Call a set by its own name, and by its folder's too where others are called so."""
+    shared = [other for other in among if other.resolve().stem == path.resolve().stem]
+    return path.resolve().stem if len(shared) == 1 else f"{path.resolve().parent.name}-{path.resolve().stem}"
+
+
+def _name_faults(cases: Sequence[Case], answers: Sequence[Said]) -> None:
     for case, said in zip(cases, answers, strict=True):
         if said.fault:
             print(f"{case.file}: {said.fault}", file=sys.stderr)
-    name = asked.set.resolve().stem
-    found = figures(name, cases, answers, after_question=asked.after_question)
+
+
+def _tell(found: Sequence[Figure], name: str, *, elsewhere: bool) -> None:
+    """Print figures, and keep them for the tables."""
     measured = [asdict(figure) for figure in found]
     for figure in measured:
-        print(json.dumps(figure))
-    engine = next((said.engine for said in answers if said.engine), "none")
-    elsewhere = bool(asked.url)
+        print(json.dumps(figure), flush=True)
     machine = {"service": "elsewhere"} if elsewhere else {}
-    keep(measured, f"quality-{engine}-{name}", versions=_versions(elsewhere=elsewhere), machine=machine)
+    keep(measured, name, versions=_versions(elsewhere=elsewhere), machine=machine)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench quality", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("set", type=Path, help="a folder, or a file with DocVQA's annotations")
+    parser.add_argument("set", type=Path, nargs="+", help="a folder, or a file with DocVQA's annotations")
     parser.add_argument("--images", type=Path, help="where DocVQA's pictures are; by default beside the annotations")
     parser.add_argument("--after-question", default="", help="words put after every question, e.g. to ask for brevity")
     parser.add_argument("--url", default="", help="a running service; by default one is started")

@@ -41,7 +41,7 @@ def answer(prompt: Prompt, call: Call, ask: Callable[[Prompt, int], Said]) -> An
                 completion_tokens=said.tokens,
                 data=_parsed(said) if prompt.schema is not None else None,
             )
-    raise AnswerLoops(f"The model repeats itself without end; tried {1 + len(prompt.retries)} times.")
+    raise AnswerLoops(f"{_why_given_up(said)}; tried {1 + len(prompt.retries)} times.")
 
 
 def check_counts(prompt: Prompt, limits: MediaLimits) -> None:
@@ -55,6 +55,12 @@ def check_counts(prompt: Prompt, limits: MediaLimits) -> None:
 def _would_go_on(prompt: Prompt, said: Said) -> bool:
     """Whether an answer was cut that nobody asked to be so short."""
     return said.reason == "length" and bool(prompt.retries) and not prompt.cut_is_wanted
+
+
+def _why_given_up(said: Said) -> str:
+    if said.loops:
+        return "The model repeats itself without end"
+    return f"The answer has no end within {said.tokens} tokens; name `params.max_tokens` to be given what fits in them"
 
 
 def _parsed(said: Said) -> Any:

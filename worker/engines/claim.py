@@ -50,4 +50,6 @@ def _lock(path: Path) -> IO[str] | None:
     except OSError:
         file.close()
         return None
+    # `phi4 serve` becomes vLLM's server, which goes on holding them; children are given no files all the same.
+    os.set_inheritable(file.fileno(), True)
     return file

@@ -7,7 +7,8 @@ of the model card of microsoft/Phi-4-multimodal-instruct: turns without line bre
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ SAMPLE_RATE = 16_000
 MIN_AUDIO_SECONDS = 0.1
 #: One audio token stands for 80 ms.
 _AUDIO_TOKENS_PER_SECOND = 12.5
+_PLACEHOLDER = re.compile(r"<\|(image|audio)_\d+\|>")
 
 READ_PAGE = {
     "markdown": (
@@ -109,11 +111,26 @@ def room_for_answer(prompt: Prompt, prompt_tokens: int, *, max_model_len: int) -
     """Say how many tokens the answer may have. Raises `PromptTooLong` when there is no room for one."""
     room = max_model_len - prompt_tokens
     if room < 1:
-        raise PromptTooLong(
-            f"The prompt is {prompt_tokens} tokens long, and the model was started for {max_model_len} in all "
-            "(PHI4_MAX_MODEL_LEN)."
-        )
+        raise too_long(prompt_tokens, max_model_len)
     return min(prompt.max_tokens, room)
+
+
+def too_long(prompt_tokens: int, max_model_len: int) -> PromptTooLong:
+    """Say how long a prompt is and may be."""
+    return PromptTooLong(
+        f"The prompt is {prompt_tokens} tokens long, and the model was started for {max_model_len} in all "
+        "(PHI4_MAX_MODEL_LEN)."
+    )
+
+
+def count_tokens(prompt: Prompt, of_words: Callable[[str], int]) -> int:
+    """Count a prompt's tokens; what stands for pictures and clips in its text becomes as many as they take."""
+    pictures = sum(image_tokens(*image.size) for image in prompt.images)
+    return pictures + sum(map(_audio_tokens, prompt.clips)) + of_words(_PLACEHOLDER.sub("", prompt.text))
+
+
+def _audio_tokens(clip: Clip) -> int:
+    return int(len(clip) / SAMPLE_RATE * _AUDIO_TOKENS_PER_SECOND)
 
 
 def _read_page(task: ReadPage, max_model_len: int) -> Prompt:
@@ -167,8 +184,8 @@ def _chat(task: Chat, max_model_len: int) -> Prompt:
     clips = tuple(part for turn in task.turns for part in turn.content if isinstance(part, np.ndarray))
     for clip in clips:
         _check_clip(clip)
-    text = _turns(task.turns) + _schema_words(task.response_schema)
-    heard = sum(int(len(clip) / SAMPLE_RATE * _AUDIO_TOKENS_PER_SECOND) for clip in clips)
+    text = _turns(_told_to_fit(task.turns, task.response_schema))
+    heard = sum(map(_audio_tokens, clips))
     return Prompt(
         text + _ASSISTANT,
         images=_sized(images, task.detail, max_model_len - _words_tokens(text) - heard),
@@ -191,18 +208,35 @@ def _turn(role: str, content: str) -> str:
     return f"<|{role}|>{content}<|end|>"
 
 
+def _told_to_fit(turns: tuple[Turn, ...], schema: dict[str, Any] | None) -> tuple[Turn, ...]:
+    """Add what an answer has to fit to the end of the user's last turn."""
+    if schema is None:
+        return turns
+    last = max((n for n, turn in enumerate(turns) if turn.role == "user"), default=len(turns))
+    told = turns[last].content if last < len(turns) else ()
+    return (*turns[:last], Turn("user", (*told, _schema_words(schema))), *turns[last + 1 :])
+
+
 def _turns(turns: Sequence[Turn]) -> str:
     """Spell the turns; media get their numbers in the order they come in."""
     seen = {"image": 0, "audio": 0}
 
-    def spell(part: str | Image | Clip) -> str:
-        if isinstance(part, str):
-            return plain(part)
+    def placeholder(part: Image | Clip) -> str:
         kind = "image" if isinstance(part, Image) else "audio"
         seen[kind] += 1
         return f"<|{kind}_{seen[kind]}|>"
 
-    return "".join(_turn(turn.role, "".join(map(spell, turn.content))) for turn in turns)
+    def spell(content: tuple[str | Image | Clip, ...]) -> Iterator[str]:
+        words = ""
+        for part in content:
+            if isinstance(part, str):
+                words += part  # Side by side they are one text: of "<" and "|end|>", each alone is harmless.
+            else:
+                yield plain(words) + placeholder(part)
+                words = ""
+        yield plain(words)
+
+    return "".join(_turn(turn.role, "".join(spell(turn.content))) for turn in turns)
 
 
 def _placeholders(kind: str, count: int) -> str:

@@ -70,6 +70,9 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
         *("--mm-processor-cache-gb", "0"),
         *("--renderer-num-workers", str(render_threads)),
+        # Else vLLM chooses for each schema, but holds every answer by what the first one got: schemas that this cannot
+        # hold would pass, and which ones those are would depend on who came first.
+        *("--structured-outputs-config", json.dumps({"backend": "xgrammar"})),
         # SIGTERM to the whole process group lets what is running end.
         *("--shutdown-timeout", str(int(settings.drain_seconds))),
         *shlex.split(settings.extra_serve_args),

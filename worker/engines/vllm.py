@@ -8,6 +8,7 @@ in vLLM 0.26 and 0.32 (tests/test_vllm_contract.py).
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import os
 import threading
@@ -31,7 +32,15 @@ from worker.engines.attempt import Said, answer, check_counts
 from worker.engines.base import Answer, Call, Modality, Task
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
-from worker.engines.phi4 import SAMPLE_RATE, STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer
+from worker.engines.phi4 import (
+    SAMPLE_RATE,
+    STOP_TOKEN_IDS,
+    Prompt,
+    count_tokens,
+    prompt_for,
+    room_for_answer,
+    too_long,
+)
 from worker.engines.probe import probe
 from worker.engines.serve_args import media_limits
 from worker.engines.vllm_start import first_line
@@ -42,6 +51,8 @@ MAX_RENDER_THREADS = 8
 _LOOK_S = 0.2
 #: How long an aborted request may take to leave the engine.
 _ABORT_S = 5.0
+#: What vLLM says of a prompt that it does not take for its length.
+_TOO_LONG = "maximum context length"
 
 
 class VllmEngine:
@@ -65,6 +76,7 @@ class VllmEngine:
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
         self._llm: Any = None
+        self._counting: Any = None
 
     # -- life
 
@@ -167,8 +179,17 @@ class VllmEngine:
             try:
                 (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
             except Exception as error:
+                if _TOO_LONG in str(error):
+                    raise too_long(self._count(prompt), self._settings.max_model_len) from error
                 raise self._translate(error) from error
         return inputs
+
+    def _count(self, prompt: Prompt) -> int:
+        """Count a prompt's tokens to the end, while vLLM's own count stops at what it takes."""
+        if self._counting is None:
+            # A copy: vLLM's own is set to cut, and one that is in use cannot be set otherwise.
+            self._counting = copy.deepcopy(self._llm.renderer.get_tokenizer())
+        return count_tokens(prompt, lambda words: len(self._counting.encode(words)))
 
     @contextlib.contextmanager
     def _turn_to_render(self, call: Call) -> Iterator[None]:
@@ -228,7 +249,7 @@ class VllmEngine:
         """Name vLLM's errors in the service's words; by name, since their ancestors differ between versions."""
         if type(error).__name__ == "EngineDeadError" or self._llm is None or self._llm.errored:
             return EngineDead("vLLM's EngineCore died.")
-        if "maximum context length" in str(error):
+        if _TOO_LONG in str(error):
             return PromptTooLong(first_line(error))
         if isinstance(error, ValueError) or any(c.__name__ == "VLLMClientError" for c in type(error).__mro__):
             return CannotAnswer(f"The model cannot be asked this: {first_line(error)}")

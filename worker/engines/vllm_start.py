@@ -91,18 +91,40 @@ def on_cpu() -> bool:
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    """Let vLLM's own parser read its arguments. Raises `EngineUnavailable` with the parser's complaint."""
+    """Let vLLM's own parsers read its arguments. Raises `EngineUnavailable` with their complaint.
+
+    What only vLLM's server knows is taken too, and counts for `phi4 serve` alone.
+    """
+    why = ""
+    for parser in (_engine_parser, _server_parser):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return cast(argparse.Namespace, parser().parse_args(list(arguments)))
+        except (SystemExit, ValueError) as error:
+            why = (said.getvalue().strip().splitlines() or [str(error)])[-1]
+    raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {why}")
+
+
+def _engine_parser() -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return AsyncEngineArgs.add_cli_args(_empty_parser())
+
+
+def _server_parser() -> Any:
+    """The same and more; another import, which the engine can do without."""
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    except ImportError:  # in vLLM 0.26
+        from vllm.entrypoints.openai.cli_args import make_arg_parser
+    return make_arg_parser(_empty_parser())
+
+
+def _empty_parser() -> Any:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser(prog="PHI4_EXTRA_SERVE_ARGS"))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return cast(argparse.Namespace, parser.parse_args(list(arguments)))
-    except (SystemExit, ValueError) as error:
-        why = (said.getvalue().strip().splitlines() or [str(error)])[-1]
-        raise EngineUnavailable(f"vLLM does not take PHI4_EXTRA_SERVE_ARGS: {why}") from None
+    return FlexibleArgumentParser(prog="PHI4_EXTRA_SERVE_ARGS")
 
 
 def engine_args(arguments: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,7 @@ _END_OF_FILE = re.compile(rb"startxref\s+\d+")
 _OBJECT = re.compile(rb"\d\s+obj\b")
 
 _DRAWER = Drawer()
+atexit.register(_DRAWER.end)
 
 
 def page_count(path: Path) -> int:
