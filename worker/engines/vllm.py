@@ -70,8 +70,9 @@ class VllmEngine:
         self._settings = settings
         threads = min(MAX_RENDER_THREADS, os.cpu_count() or 1)
         self._render_threads = threads
-        # Parts that are made ready or kept while others are in the engine.
-        self.ahead = 2 * threads
+        # Parts that are made ready, or whose answers are kept, while others fill the engine: with eight of them
+        # beside 96 places, no more than 55 were in the engine on clips.
+        self.ahead = min(4 * threads, max(threads, self.slots // 3))
         self._rendering = threading.BoundedSemaphore(threads)
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
