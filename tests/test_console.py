@@ -92,6 +92,34 @@ def test_an_invoice_that_is_dropped_is_read_beside_its_picture(read: Tab) -> Non
     assert "900.00" in Path(saved.value.path()).read_text()
 
 
+def test_a_picture_that_is_pasted_is_asked_about(play: Tab) -> None:
+    """From the clipboard, wherever the page has the focus; text that is pasted into the question stays text."""
+    play.page.evaluate(
+        """(data) => {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }""",
+        base64.b64encode(png()).decode(),
+    )
+    expect(play.page.get_by_text("pasted.png").first).to_be_visible()
+    play.page.get_by_text("Ask a question").click()
+    question = play.page.get_by_label("Your question")
+    question.fill("What is it?")
+    question.evaluate(
+        """(field) => {
+            const clipboardData = new DataTransfer();
+            clipboardData.setData("text/plain", "words");
+            field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }"""
+    )
+    play.run("Ask about 1 file")
+    play.reaches("Done")
+
+    expect(play.page.get_by_text("1 images: What is it?")).to_be_visible()
+
+
 def test_answers_are_a_conversation_about_the_file(read: Tab) -> None:
     """The next question is asked below the answer, of the same file, and both stay in sight."""
     read.choose(INPUTS / "sign.jpg")
