@@ -13,7 +13,7 @@ const RATE_MS = 30_000;
 const OUTCOMES = {
   delivered: ["Delivered", "good"],
   retry: ["Tried again", "busy"],
-  gone: ["Refused for good", "bad"],
+  gone: ["Refused", "bad"],
   given_up: ["Given up", "bad"],
 };
 
