@@ -66,7 +66,7 @@ def _answers(client: httpx.Client) -> bool:
 @pytest.fixture
 def client(server: httpx.Client) -> Iterator[openai.OpenAI]:
     """OpenAI's client of the server."""
-    with openai.OpenAI(base_url=f"{server.base_url}v1", api_key=KEY, max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=str(server.base_url.join("/v1")), api_key=KEY, max_retries=0, timeout=60) as client:
         yield client
 
 
