@@ -52,7 +52,7 @@ def test_the_seeds_settings_are_the_defaults(checkpoint: Path) -> None:
         "--stream-interval": "4",
         "--mm-processor-cache-gb": "0",
         "--renderer-num-workers": "8",
-        "--structured-outputs-config": '{"backend": "xgrammar"}',
+        "--structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
         "--shutdown-timeout": "60",
     }
 

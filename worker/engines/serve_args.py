@@ -71,8 +71,9 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--mm-processor-cache-gb", "0"),
         *("--renderer-num-workers", str(render_threads)),
         # Else vLLM chooses for each schema, but holds every answer by what the first one got: schemas that this cannot
-        # hold would pass, and which ones those are would depend on who came first.
-        *("--structured-outputs-config", json.dumps({"backend": "xgrammar"})),
+        # hold would pass, and which ones those are would depend on who came first. White space between the parts of
+        # JSON is one way in which models run in circles.
+        *("--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})),
         # SIGTERM to the whole process group lets what is running end.
         *("--shutdown-timeout", str(int(settings.drain_seconds))),
         *shlex.split(settings.extra_serve_args),
