@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
@@ -83,10 +85,10 @@ def test_a_plugin_can_reach_every_process_of_vllm() -> None:
     assert plugins["phi4"].__module__ == "worker.engines.engine_core"
 
 
-def test_the_servers_arguments_are_taken_by_an_engine_too() -> None:
+def test_the_servers_arguments_are_taken_by_an_engine_too(tmp_path: Path) -> None:
     """One PHI4_EXTRA_SERVE_ARGS serves both `phi4 serve` and workers."""
     from worker.engines.vllm_start import engine_args
 
-    arguments = engine_args(["--model", "/models/phi-4", "--api-key", "sk-test", "--max_num_seqs", "7"])
+    arguments = engine_args(["--model", str(tmp_path), "--api-key", "sk-test", "--max_num_seqs", "7"])
 
-    assert (arguments.model, arguments.max_num_seqs) == ("/models/phi-4", 7)
+    assert (arguments.model, arguments.max_num_seqs) == (str(tmp_path), 7)
