@@ -45,8 +45,8 @@ Role = Literal["infer", "side"]
 _log = logging.getLogger(__name__)
 #: Preparation waits for disks and networks as much as it computes.
 _SIDE_THREADS = 4
-#: A thread that comes back from Redis, a disk or torch waits this long for the interpreter while another one computes;
-#: with Python's own 5 ms, 100 threads of small steps kept half of an engine's places empty.
+#: A thread that comes back from Redis, a disk or torch waits up to this long for the interpreter while another one
+#: computes; a part takes a hundred such steps, and Python's own limit is 5 ms.
 _SWITCH_S = 0.0005
 #: What a supervisor sees when the engine is gone (BSD's EX_SOFTWARE).
 _EXIT_ENGINE = 70
