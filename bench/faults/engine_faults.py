@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.faults.mix import Kind
-from bench.faults.processes import ROOT, Processes, processes
+from bench.faults.processes import ROOT, Processes, processes, until
 from bench.faults.run import Fault, Scene
 from tests.scripted_jobs import document, picture
 from tests.tiny_phi4 import environment
@@ -33,12 +34,25 @@ def _on_vllm(**env: str) -> Iterator[Processes]:
 
 
 def _kill_core(scene: Scene) -> None:
-    """Kill EngineCore; its worker notices, gives its parts back and ends."""
+    """Kill EngineCore; its worker notices, gives its parts back and ends. The fault lasts until the next one is ready.
+
+    How long that takes says more of the machine than of the service: a minute and more on two cores.
+    """
     worker = psutil.Process(scene.service.running["infer"].pid)
     core = max(worker.children(), key=lambda child: child.memory_info().rss)
     core.kill()
-    scene.over()
+    killed_at = time.monotonic()
     scene.service.await_restart("infer", worker.pid)
+    until(lambda: _is_ready(scene), seconds=300, what="the new engine")
+    scene.over()
+    print(f"  the new engine was ready {scene.over_at - killed_at:.1f} s after the kill", flush=True)
+
+
+def _is_ready(scene: Scene) -> bool:
+    """Whether the inference worker that runs now takes work."""
+    pid = scene.service.running["infer"].pid
+    workers = scene.http.get("/health").json()["workers"]
+    return any(f"-{pid}-" in worker["name"] and worker["stage"] == "ready" for worker in workers)
 
 
 def _kind(type: str, params: Mapping[str, object], files: tuple[bytes, ...], parts: int) -> Kind:
@@ -46,7 +60,7 @@ def _kind(type: str, params: Mapping[str, object], files: tuple[bytes, ...], par
 
 
 CORE_KILLED = Fault(
-    "kill -9 of EngineCore under the vLLM worker (tiny checkpoint on CPU; recovery with the new engine's start)",
+    "kill -9 of EngineCore under the vLLM worker (tiny checkpoint on CPU; recovery from the new engine's being ready)",
     _kill_core,
     kinds=(
         _kind("ocr", _SHORT, (picture(),), 1),
@@ -55,5 +69,4 @@ CORE_KILLED = Fault(
         _kind("asr", _SHORT, ((ROOT / "examples" / "inputs" / "talk.mp3").read_bytes(),), 2),
     ),
     service=_on_vllm,
-    bound=300.0,
 )
