@@ -21,16 +21,20 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "AsyncEngineArgs": {"add_cli_args"},
         "EngineArgs": {
             # what is read of it, and what worker/engines/serve_args.py names as --arguments
-            *("enable_lora", "from_cli_args", "gpu_memory_utilization", "kv_cache_dtype", "limit_mm_per_prompt"),
-            *("load_format", "max_cpu_loras", "max_lora_rank", "max_loras", "max_model_len", "max_num_batched_tokens"),
-            *("max_num_seqs", "mm_processor_cache_gb", "model", "quantization", "renderer_num_workers"),
-            *("scheduling_policy", "served_model_name", "shutdown_timeout", "stream_interval", "tensor_parallel_size"),
-            *("default_mm_loras", "structured_outputs_config", "trust_remote_code"),
+            *("block_size", "enable_lora", "from_cli_args", "gpu_memory_utilization", "kv_cache_dtype"),
+            *("limit_mm_per_prompt", "load_format", "max_cpu_loras", "max_lora_rank", "max_loras"),
+            *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "mm_processor_cache_gb", "model"),
+            *("quantization", "renderer_num_workers", "scheduling_policy", "served_model_name"),
+            *("shutdown_timeout", "stream_interval", "tensor_parallel_size", "default_mm_loras"),
+            *("structured_outputs_config", "trust_remote_code"),
         },
     },
     "vllm.entrypoints.launchers.cli_args|vllm.entrypoints.openai.cli_args": {"make_arg_parser": {"def", "parser"}},
     "vllm.entrypoints.openai.api_server": {"": {"__main__"}},
     "vllm.lora.request": {"LoRARequest": {"lora_int_id", "lora_name", "lora_path"}},
+    "vllm.model_executor.layers.attention.mm_encoder_attention": {
+        "MMEncoderAttention": {"_fa_version", "is_flash_attn_backend"}
+    },
     "vllm.model_executor.models.phi4mm": {
         "Phi4MMForCausalLM": {"embed_tokens_extend", "vision_encoder"},
         "Phi4MMForCausalLM._process_audio_input": {"audio_input", "audio_projection_mode"},
@@ -41,9 +45,12 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "Phi4MMProcessingInfo": {"_compute_audio_embed_size", "_find_target_aspect_ratio", "get_dynamic_hd"},
     },
     "vllm.model_executor.models.idefics2_vision_model": {
-        "Idefics2VisionTransformer": {"embeddings", "encoder"},
+        "Idefics2VisionTransformer": {"apply_encoder_attention_mask", "embeddings", "encoder"},
         "Idefics2VisionEmbeddings": {"patch_embedding", "position_embedding"},
         "Idefics2Encoder": {"layers"},
+        "Idefics2EncoderLayer": {"layer_norm1", "layer_norm2", "mlp", "self_attn"},
+        "Idefics2VisionAttention": {"attn", "head_dim", "out_proj", "qkv_proj", "scale"},
+        "Idefics2VisionMLP": {"activation_fn", "config", "fc1", "fc2"},
     },
     "vllm.model_executor.models.phi4mm_utils": {"NemoConvSubsampling": {"conv", "out", "subsampling_factor"}},
     "vllm.multimodal": {"": {"MULTIMODAL_REGISTRY"}},
@@ -66,6 +73,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     },
     "vllm.usage.usage_lib": {"UsageContext": {"OPENAI_API_SERVER"}},
     "vllm.utils.argparse_utils": {"FlexibleArgumentParser": {"parse_args"}},
+    "vllm.v1.attention.backends.fa_utils": {"": {"flash_attn_varlen_func"}},
     "vllm.v1.engine.async_llm": {
         "AsyncLLM": {"errored", "model_config", "output_processor", "renderer"},
         "AsyncLLM.abort": {"async def", "request_id"},

@@ -42,6 +42,8 @@ def _kill_core(scene: Scene) -> None:
     core = max(worker.children(), key=lambda child: child.memory_info().rss)
     core.kill()
     killed_at = time.monotonic()
+    # What is sent meanwhile would only tell how long an engine takes to start.
+    scene.mix.end()
     scene.service.await_restart("infer", worker.pid)
     until(lambda: _is_ready(scene), seconds=300, what="the new engine")
     scene.over()

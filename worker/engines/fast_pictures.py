@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from worker.engines import fast_tower
 from worker.engines.crops import CROP, SIDE
+from worker.engines.fast_tower import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +69,24 @@ def embed(encoder: Any, pixels: Sequence[Tensor], sizes: Tensor, masks: Sequence
     weights = encoder.img_projection[0].weight
     laid = layouts(sizes, masks)
     looked_at = [numbers(crops, layout, weights.dtype) for crops, layout in zip(pixels, laid, strict=True)]
-    places = torch.cat([_places(mask.cpu()[: layout.crops]) for mask, layout in zip(masks, laid, strict=True)])
-    features = _features(encoder, torch.cat(looked_at), _on(weights.device, places))
+    seen = torch.cat([mask.cpu()[: layout.crops].bool() for mask, layout in zip(masks, laid, strict=True)])
+    features = _features(encoder.img_processor, torch.cat(looked_at), seen)
 
     side, width = encoder.base_feat_height_target, features.shape[-1]
     number = features.shape[0] * features.shape[1]
     table = torch.cat([features.reshape(number, width), encoder.sub_GN.view(1, width), encoder.glb_GN.view(1, width)])
     firsts = np.cumsum([0, *(layout.crops for layout in laid)]) * side * side
     orders = [layout.order(int(first), side, number, number + 1) for layout, first in zip(laid, firsts, strict=False)]
-    order = _on(features.device, torch.from_numpy(np.concatenate(orders)))
+    order = to_device(features.device, torch.from_numpy(np.concatenate(orders)))
     tokens: Tensor = encoder.img_projection(table[order])
     return list(tokens.split([len(order) for order in orders]))
 
 
-def _features(encoder: Any, crops: Tensor, places: Tensor) -> Tensor:
-    """Look at crops (n, 3, 448, 448) whose patches have these places (n, 1024); gives (n, 256, width)."""
-    tower = encoder.img_processor
+def _features(tower: Any, crops: Tensor, masks: Tensor) -> Tensor:
+    """Look at crops (n, 3, 448, 448) with masks (n, 32, 32), which lie on the CPU; gives (n, 256, width)."""
+    places = to_device(crops.device, _places(masks))
     patches = tower.embeddings.patch_embedding(crops).flatten(2).transpose(1, 2)
-    hidden = patches + tower.embeddings.position_embedding(places)
-    for layer in tower.encoder.layers:
-        hidden = layer(hidden)
-    half = SIDE // 2
-    return hidden.view(len(crops), half, 2, half, 2, -1).mean((2, 4)).flatten(1, 2)
+    return fast_tower.look(tower, patches + tower.embeddings.position_embedding(places), masks.numpy())
 
 
 def _places(mask: Tensor) -> Tensor:
@@ -124,8 +122,3 @@ def numbers(crops: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
     canvas = canvas.reshape(1, 3, layout.rows * CROP, layout.columns * CROP)
     whole = interpolate(canvas, size=(CROP, CROP), mode="bicubic")
     return torch.cat([whole, parts]).to(dtype)
-
-
-def _on(device: torch.device, tensor: Tensor) -> Tensor:
-    """Copy to the GPU without waiting for what it has still to do, which memory that is not pinned would."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

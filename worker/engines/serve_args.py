@@ -11,6 +11,9 @@ from phi4.settings import Settings
 
 #: One A4 page is 3 300 tokens. Measured on one H200: 16384 gains nothing, 2048 (vLLM's default here) loses much.
 MAX_BATCHED_TOKENS = 8_192
+#: Tokens of the KV cache that lie together: with 128 of them FlashAttention 3 takes in a page in 0.16 ms a layer, with
+#: vLLM's 16 in 0.21 (bench/NOTES.md).
+KV_BLOCK = 128
 #: Tokens that come together; the first comes at once.
 STREAM_INTERVAL = 4
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
@@ -61,6 +64,7 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-num-seqs", str(settings.max_in_flight)),
         *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
         *("--scheduling-policy", "priority"),
+        *(("--block-size", str(KV_BLOCK)) if not on_cpu else ()),
         *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
         *(("--quantization", "fp8") if settings.fp8 in ("weights", "all") else ()),
         *(("--kv-cache-dtype", "fp8") if settings.fp8 in ("cache", "all") else ()),
