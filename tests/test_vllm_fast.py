@@ -13,11 +13,11 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs
 
 import torch
 from torch import Tensor
-from vllm.model_executor.models.phi4mm_audio import AudioEmbedding
+from vllm.model_executor.models.phi4mm_audio import AudioEmbedding, ConformerEncoderLayer
 
 from tests.tiny_phi4.config import model_config
 from tests.tiny_phi4.sizes import MEL_BINS, TINY
-from worker.engines import engine_core, fast_pictures, fast_tower
+from worker.engines import engine_core, fast_conformer, fast_pictures, fast_tower
 from worker.engines.fast_speech import FastSpeech, fits
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
@@ -76,6 +76,112 @@ def test_longer_clips_and_other_encoders_are_left_to_vllm(speech: Any) -> None:
         assert not FastSpeech.suits(speech)
     finally:
         speech.encoder.encoders[0].conv.causal = True
+
+
+def test_blocks_built_otherwise_run_vllms_code(speech: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They too may share a batch with clips of other lengths."""
+    monkeypatch.setattr(speech.encoder.encoders[0].conv, "act", torch.nn.ReLU())
+    clips = [torch.randn(number, MEL_BINS) for number in (1233, 9, 300)]
+
+    together = FastSpeech(speech)(clips, speech.audio_projection)
+
+    for clip, fast in zip(clips, together, strict=True):
+        torch.testing.assert_close(fast, speech(clip), rtol=1e-4, atol=1e-4)
+
+
+#: What makes a block of the published encoder.
+_PUBLISHED: dict[str, Any] = {
+    **dict.fromkeys(("d_model", "ext_pw_out_channel", "depthwise_seperable_out_channel"), 64),
+    **dict.fromkeys(("activation", "conv_activation", "conv_glu_type"), "swish"),
+    **{"n_head": 2, "d_ffn": 96, "dropout_rate": 0.0, "causal": True, "use_pt_scaled_dot_product_attention": False},
+}
+
+
+def _block(**settings: Any) -> Any:
+    """A block with no weight that is zero or one."""
+    layer = ConformerEncoderLayer(**{**_PUBLISHED, **settings}).eval()
+    for parameter in layer.parameters():
+        parameter += 0.1 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+    return layer
+
+
+def _bias(clips: int, heads: int, frames: int) -> Tensor:
+    """Of clips of which the last is two thirds of the frames long."""
+    bias = torch.randn(1, heads, frames, frames).repeat(clips, 1, 1, 1)
+    bias[-1, :, :, frames * 2 // 3 :] -= 1e4
+    return bias
+
+
+def _vllms(layer: Any, frames: Tensor, bias: Tensor) -> Tensor:
+    everything = torch.ones(1, *bias.shape[2:], dtype=torch.bool)
+    made: Tensor = layer(frames, None, None, everything, relative_attention_bias=bias)[0]
+    return made
+
+
+@pytest.mark.parametrize("attention_of_pytorch", [False, True], ids=["0.26", "0.32"])
+@pytest.mark.parametrize(("clips", "frames"), [(1, 8), (2, 48), (3, 136)])
+def test_a_block_gives_what_vllms_gives(clips: int, frames: int, attention_of_pytorch: bool) -> None:
+    """Whether vLLM multiplies the scores itself, as 0.26 does, or leaves it to PyTorch."""
+    layer = _block(use_pt_scaled_dot_product_attention=attention_of_pytorch)
+    sound, bias = torch.randn(clips, frames, 64), _bias(clips, 2, frames)
+
+    made = fast_conformer.blocks(sound, bias, [layer, layer])
+
+    theirs = _vllms(layer, _vllms(layer, sound, bias), bias)
+    torch.testing.assert_close(made, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_full_size_block_is_no_less_exact_than_vllms() -> None:
+    """In bf16, in which the model is served: as far from float32 as vLLM's code is."""
+    widths = dict.fromkeys(("d_model", "ext_pw_out_channel", "depthwise_seperable_out_channel"), 1024)
+    layer = _block(**widths, n_head=16, d_ffn=1536)
+    sound, bias = torch.randn(2, 48, 1024), _bias(2, 16, 48)
+    exact = _vllms(layer, sound, bias)
+    torch.testing.assert_close(fast_conformer.blocks(sound, bias, [layer]), exact, rtol=1e-5, atol=1e-5)
+
+    layer, sound, bias = layer.bfloat16(), sound.bfloat16(), bias.bfloat16()
+
+    ours, theirs = fast_conformer.blocks(sound, bias, [layer]), _vllms(layer, sound, bias)
+    assert (ours - exact).abs().mean() < 1.2 * (theirs - exact).abs().mean()
+    assert (ours - exact).abs().max() < 1.5 * (theirs - exact).abs().max()
+
+
+_OTHERWISE: dict[str, Any] = {
+    **dict.fromkeys(("activation", "conv_activation", "conv_glu_type"), "sigmoid"),
+    **{"attn_group_sizes": 2, "batch_norm": True, "bias_in_glu": False, "causal": False, "d_model": 32},
+    **{"depthwise_multiplier": 2, "depthwise_seperable_out_channel": 0, "dropout_rate": 0.1, "export": True},
+    **{"ext_pw_kernel_size": 3, "ext_pw_out_channel": 0, "linear_glu_in_convm": True},
+}
+
+
+@pytest.mark.parametrize("setting", _OTHERWISE)
+def test_only_blocks_as_published_suit(setting: str) -> None:
+    """Each setting of vLLM's that would make another calculation."""
+    assert fast_conformer.suits(_block())
+    assert not fast_conformer.suits(_block(**{setting: _OTHERWISE[setting]}))
+
+
+@pytest.mark.parametrize("name", ["_gated", "_gated_and_convolved", "_added", "_half_added"])
+def test_what_is_compiled_is_compiled_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all blocks, also for one clip alone; and for their width, since a kernel for any width is slower."""
+    compiled: list[list[Any]] = []
+
+    def compiler(graph: Any, inputs: list[Any]) -> Any:
+        compiled.append(inputs)
+        return graph.forward
+
+    plain = getattr(fast_conformer, name).__wrapped__
+    monkeypatch.setattr(fast_conformer, name, torch.compile(plain, backend=compiler, dynamic=True, fullgraph=True))
+    layers = [_block(), _block()]
+    for clips, frames in [(2, 48), (1, 48), (4, 96), (1, 8)]:
+        sound, bias = torch.randn(clips, frames, 64), _bias(clips, 2, frames)
+        theirs = _vllms(layers[1], _vllms(layers[0], sound, bias), bias)
+        torch.testing.assert_close(fast_conformer.blocks(sound, bias, layers), theirs, rtol=1e-5, atol=1e-5)
+
+    assert len(compiled) == 1
+    matrices = [given for given in compiled[0] if isinstance(given, Tensor) and given.dim() == 2]
+    assert matrices
+    assert all(str(given.shape[1]).isdigit() for given in matrices)
 
 
 @pytest.fixture(scope="module")

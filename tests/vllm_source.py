@@ -52,7 +52,27 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "Idefics2VisionAttention": {"attn", "head_dim", "out_proj", "qkv_proj", "scale"},
         "Idefics2VisionMLP": {"activation_fn", "config", "fc1", "fc2"},
     },
-    "vllm.model_executor.models.phi4mm_utils": {"NemoConvSubsampling": {"conv", "out", "subsampling_factor"}},
+    "vllm.model_executor.models.phi4mm_audio": {
+        "ConformerEncoderLayer": {
+            *("conv", "feed_forward_in", "feed_forward_out", "layer_norm", "layer_norm_att", "self_attn"),
+        },
+        "ConformerEncoderLayer.forward": {"mask", "pos_k", "pos_v", "relative_attention_bias", "x"},
+    },
+    "vllm.model_executor.models.phi4mm_utils": {
+        "ConvModule": {
+            *("act", "batch_norm", "causal", "depthwise_seperable_out_channel", "dw_sep_conv_1d", "export"),
+            *("ext_pw_conv_1d", "ext_pw_kernel_size", "ext_pw_out_channel", "glu", "input_dim", "layer_norm"),
+        },
+        "DepthWiseSeparableConv1d": {"dw_conv", "pw_conv"},
+        "FeedForward": {"layer_norm", "net"},
+        "GLU": {"act_fn", "dim"},
+        "GLULinear": {"glu_act", "linear"},
+        "GLUPointWiseConv": {"b1", "b2", "bias_in_glu", "ext_pw_conv_1d", "glu_act"},
+        "MultiHeadedAttention": {
+            *("d_k", "dropout_rate", "h", "h_k", "inv_sqrt_d_k", "linear_k", "linear_out", "linear_q", "linear_v"),
+        },
+        "NemoConvSubsampling": {"conv", "out", "subsampling_factor"},
+    },
     "vllm.multimodal": {"": {"MULTIMODAL_REGISTRY"}},
     "vllm.multimodal.inputs": {
         "MultiModalFieldConfig": set(),

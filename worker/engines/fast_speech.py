@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from worker.engines import fast_conformer
+
 #: Frames of 10 ms in one of 80 ms, which is a token.
 _FRAMES = 8
 #: Frames of 80 ms; all are multiples of eight, which the attention kernels want of a bias. 376 are 30 s.
@@ -28,6 +30,7 @@ class FastSpeech:
     def __init__(self, embedding: Any) -> None:
         self._embedding = embedding
         self._encoder = embedding.encoder
+        self._ours = all(fast_conformer.suits(layer) for layer in self._encoder.encoders)
         self._biases: dict[int, Tensor] = {}
         self._recordings: dict[tuple[int, int], _Recording] = {}
         self._pool: Any = None
@@ -98,6 +101,8 @@ class FastSpeech:
         is_sound = torch.arange(length, device=padded.device) < sizes.unsqueeze(1)
         silence = torch.zeros_like(is_sound, dtype=padded.dtype).masked_fill(~is_sound, _NOT_SOUND)
         bias = self._bias(padded) + silence[:, None, None, :]
+        if self._ours:
+            return fast_conformer.blocks(padded, bias, self._encoder.encoders)
         # All frames, also those of padding, see something: their attention stays finite.
         everything = torch.ones(1, length, length, dtype=torch.bool, device=padded.device)
         for layer in self._encoder.encoders:
@@ -107,7 +112,8 @@ class FastSpeech:
     def _bias(self, padded: Tensor) -> Tensor:
         length = padded.shape[1]
         if length not in self._biases:
-            self._biases[length] = self._encoder.relative_attention_bias_layer(padded)
+            # Made with its heads innermost, which no attention kernel takes; a sum would keep that order.
+            self._biases[length] = self._encoder.relative_attention_bias_layer(padded).contiguous()
         return self._biases[length]
 
     def _recorded(self, padded: Tensor, frames: Tensor) -> Tensor:
