@@ -242,6 +242,26 @@ def test_the_last_part_hands_out_the_finishing(store: Store) -> None:
     assert nothing_waits(store)
 
 
+def test_a_worker_that_does_not_finish_jobs_leaves_it_to_others(store: Store) -> None:
+    """One that keeps a GPU full: the finishing waits in the queue of the side workers, who are woken."""
+    job = prepared(store, 1)
+
+    let_in, finish, queue = store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
+
+    assert (let_in, finish, queue) == (0, None, "prepare")
+    waiting = claim(store, "prepare")
+    assert (waiting.job.id, waiting.name) == (job.id, "finish")
+    store.work.end(waiting, "completed", result="r")
+    assert read(store, job).status == "completed"
+
+
+def test_a_part_that_is_not_the_last_leaves_nothing_to_finish(store: Store) -> None:
+    """Nobody is woken for nothing."""
+    prepared(store, 2)
+
+    assert store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)[1:] == (None, "")
+
+
 def test_reports_that_race_hand_out_the_finishing_once(store: Store) -> None:
     """Many threads report the last parts of many jobs at once, each part twice."""
     jobs = [prepared(store, 4) for _ in range(10)]

@@ -161,29 +161,6 @@ def test_only_blocks_as_published_suit(setting: str) -> None:
     assert not fast_conformer.suits(_block(**{setting: _OTHERWISE[setting]}))
 
 
-@pytest.mark.parametrize("name", ["_gated", "_gated_and_convolved", "_added", "_half_added"])
-def test_what_is_compiled_is_compiled_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For all blocks, also for one clip alone; and for their width, since a kernel for any width is slower."""
-    compiled: list[list[Any]] = []
-
-    def compiler(graph: Any, inputs: list[Any]) -> Any:
-        compiled.append(inputs)
-        return graph.forward
-
-    plain = getattr(fast_conformer, name).__wrapped__
-    monkeypatch.setattr(fast_conformer, name, torch.compile(plain, backend=compiler, dynamic=True, fullgraph=True))
-    layers = [_block(), _block()]
-    for clips, frames in [(2, 48), (1, 48), (4, 96), (1, 8)]:
-        sound, bias = torch.randn(clips, frames, 64), _bias(clips, 2, frames)
-        theirs = _vllms(layers[1], _vllms(layers[0], sound, bias), bias)
-        torch.testing.assert_close(fast_conformer.blocks(sound, bias, layers), theirs, rtol=1e-5, atol=1e-5)
-
-    assert len(compiled) == 1
-    matrices = [given for given in compiled[0] if isinstance(given, Tensor) and given.dim() == 2]
-    assert matrices
-    assert all(str(given.shape[1]).isdigit() for given in matrices)
-
-
 @pytest.fixture(scope="module")
 def pictures() -> Any:
     """vLLM's image encoder, of tiny size, with random weights."""

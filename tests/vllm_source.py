@@ -24,7 +24,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
             *("block_size", "enable_lora", "from_cli_args", "gpu_memory_utilization", "kv_cache_dtype"),
             *("limit_mm_per_prompt", "load_format", "max_cpu_loras", "max_lora_rank", "max_loras"),
             *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "mm_processor_cache_gb", "model"),
-            *("quantization", "renderer_num_workers", "scheduling_policy", "served_model_name"),
+            *("quantization", "renderer_num_workers", "scheduler_cls", "scheduling_policy", "served_model_name"),
             *("shutdown_timeout", "stream_interval", "tensor_parallel_size", "default_mm_loras"),
             *("structured_outputs_config", "trust_remote_code"),
         },
@@ -94,6 +94,12 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     "vllm.usage.usage_lib": {"UsageContext": {"OPENAI_API_SERVER"}},
     "vllm.utils.argparse_utils": {"FlexibleArgumentParser": {"parse_args"}},
     "vllm.v1.attention.backends.fa_utils": {"": {"flash_attn_varlen_func"}},
+    "vllm.v1.core.sched.async_scheduler": {"AsyncScheduler": set()},
+    "vllm.v1.core.sched.scheduler": {
+        "Scheduler": {"max_num_running_reqs", "prefill_capacity_bound", "running", "waiting"},
+        "Scheduler.schedule": {"def", "throttle_prefills"},
+    },
+    "vllm.v1.request": {"Request": {"is_prefill_chunk", "num_prompt_tokens", "priority"}},
     "vllm.v1.engine.async_llm": {
         "AsyncLLM": {"errored", "model_config", "output_processor", "renderer"},
         "AsyncLLM.abort": {"async def", "request_id"},

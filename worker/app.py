@@ -148,6 +148,7 @@ class Worker:
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,
             gate=Gate(),
+            finishes=self.engine is None or not self.engine.ahead,
             tracing=self.tracing,
         )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
@@ -46,6 +47,8 @@ class Runner:
     on_engine_dead: Callable[[], None]
     lease_ms: int
     gate: Gate
+    #: Whether it finishes jobs whose last part it ran. One that has to keep a GPU full leaves that to side workers.
+    finishes: bool = True
     tracing: Tracing = OFF
 
     def work(self, queue: str) -> bool:
@@ -148,8 +151,10 @@ class Runner:
             return "retried"
         for kind in ("prompt", "completion"):
             metrics.TOKENS.labels(kind).inc((outcome.usage or {}).get(f"{kind}_tokens", 0))
-        let_in, finish = self._persist(lambda: self.store.work.complete(unit, outcome, self.name, self.lease_ms))
+        complete = partial(self.store.work.complete, finishes=self.finishes)
+        let_in, finish, queue = self._persist(lambda: complete(unit, outcome, self.name, self.lease_ms))
         self.tickets.wake(unit.job.queue, let_in)
+        self.tickets.wake(queue)
         if finish is not None:
             self._hand_on(finish)
         return "failed" if outcome.error else "done"

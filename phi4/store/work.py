@@ -88,10 +88,15 @@ class Work:
         )
         return int(let_in), prepare.as_finish(token) if token else None
 
-    def complete(self, part: Unit, outcome: Outcome, worker: str, lease_ms: int) -> tuple[int, Unit | None]:
-        """Report a part as done or failed; returns as `plan` does."""
+    def complete(
+        self, part: Unit, outcome: Outcome, worker: str, lease_ms: int, *, finishes: bool = True
+    ) -> tuple[int, Unit | None, str]:
+        """Report a part as done or failed; returns as `plan` does, and the queue to wake, or ''.
+
+        The finishing waits in that queue when this worker does not finish jobs (`finishes`).
+        """
         last = outcome.last_piece
-        _, let_in, token = self._owned(
+        _, let_in, token, queue = self._owned(
             "complete",
             part.job.id,
             part.name,
@@ -105,8 +110,9 @@ class Work:
             outcome.engine,
             outcome.model,
             *((last.take, last.offset, last.text) if last else (0, 0, "")),
+            int(not finishes),
         )
-        return int(let_in), part.as_finish(token) if token else None
+        return int(let_in), part.as_finish(token) if token else None, cast(str, queue)
 
     def put_back(self, unit: Unit, *, counts: bool) -> str:
         """Return a unit to its queue, counting this try or not. Returns the queue to wake, or ''."""

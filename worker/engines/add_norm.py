@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 
-def add_norm(hidden: Tensor, more: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    """Give the sum of (rows, width) and (rows, width), and the same with `norm` applied."""
+def add_norm(
+    hidden: Tensor, more: Tensor, weight: Tensor, bias: Tensor, epsilon: float, *, share: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Give (rows, width) plus a share of (rows, width), and the same after a LayerNorm."""
     if hidden.is_cuda:
-        from worker.engines.add_norm_kernel import add_norm_on_gpu
+        from worker.engines.gpu_kernels import add_norm as on_gpu
 
-        return add_norm_on_gpu(hidden, more, norm)
-    total = hidden + more
-    return total, norm(total)
+        return on_gpu(hidden, more, weight, bias, epsilon, share)
+    total = hidden + share * more
+    return total, functional.layer_norm(total, weight.shape, weight, bias, epsilon)

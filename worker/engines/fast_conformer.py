@@ -1,20 +1,20 @@
 """One conformer block of Phi-4's speech encoder, on vLLM's own weights and with fewer passes over memory.
 
 vLLM computes it in some sixty kernels, most of which read and write everything to add or multiply. Here what stands
-between two matrix products is one function of tensors, which on a GPU is compiled to one kernel.
+between two matrix products is one kernel, on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_Made = TypeVar("_Made")
+from worker.engines.add_norm import add_norm
+
 #: PyTorch's default, which the published encoder keeps.
 _EPS = 1e-5
 
@@ -42,10 +42,15 @@ def blocks(frames: Tensor, bias: Tensor, layers: Iterable[Any]) -> Tensor:
 
 def _block(rows: Tensor, bias: Tensor, position: Tensor, layer: Any) -> Tensor:
     normed = _normed(rows, layer.feed_forward_in.layer_norm)
-    rows, normed = _half_added(rows, _feed_forward(normed, layer.feed_forward_in), *_of(layer.layer_norm_att))
-    rows, normed = _added(rows, _attention(normed, bias, layer.self_attn), *_of(layer.conv.layer_norm))
-    rows, normed = _added(rows, _convolution(normed, position, layer.conv), *_of(layer.feed_forward_out.layer_norm))
-    return _half_added(rows, _feed_forward(normed, layer.feed_forward_out), *_of(layer.layer_norm))[1]
+    rows, normed = _added(rows, _feed_forward(normed, layer.feed_forward_in), layer.layer_norm_att, share=0.5)
+    rows, normed = _added(rows, _attention(normed, bias, layer.self_attn), layer.conv.layer_norm)
+    rows, normed = _added(rows, _convolution(normed, position, layer.conv), layer.feed_forward_out.layer_norm)
+    return _added(rows, _feed_forward(normed, layer.feed_forward_out), layer.layer_norm, share=0.5)[1]
+
+
+def _added(rows: Tensor, more: Tensor, norm: Any, *, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The sum, and the sum normed for what comes next."""
+    return add_norm(rows, more, norm.weight, norm.bias, _EPS, share=share)
 
 
 def _feed_forward(normed: Tensor, part: Any) -> Tensor:
@@ -66,7 +71,7 @@ def _attention(normed: Tensor, bias: Tensor, part: Any) -> Tensor:
 def _convolution(normed: Tensor, position: Tensor, part: Any) -> Tensor:
     gate, depthwise = part.glu, part.dw_sep_conv_1d
     widened, taps = _pointwise(normed, gate.ext_pw_conv_1d), depthwise.dw_conv
-    convolved = _gated_and_convolved(widened, position, gate.b1, gate.b2, taps.weight, taps.bias)
+    convolved = gated_and_convolved(widened, position, gate.b1, gate.b2, taps.weight, taps.bias)
     return _pointwise(functional.silu(_pointwise(convolved, depthwise.pw_conv)), part.ext_pw_conv_1d)
 
 
@@ -80,44 +85,31 @@ def _pointwise(rows: Tensor, convolution: Any) -> Tensor:
 
 
 def _normed(rows: Tensor, norm: Any) -> Tensor:
-    return functional.layer_norm(rows, norm.normalized_shape, *_of(norm), _EPS)
+    return functional.layer_norm(rows, norm.normalized_shape, norm.weight, norm.bias, _EPS)
 
 
-def _of(norm: Any) -> tuple[Tensor, Tensor]:
-    return norm.weight, norm.bias
-
-
-def _fused(function: Callable[..., _Made]) -> Callable[..., _Made]:
-    """One kernel on a GPU; elsewhere the function as it is.
-
-    It takes tensors alone: a module among them would be compiled anew for each block. Of each function an argument is a
-    parameter, whose shape torch.compile holds fixed: so widths are known when it compiles, and the number of rows open.
-    """
-    compiled = torch.compile(function, dynamic=True, fullgraph=True)
-
-    @wraps(function)
-    def run(*tensors: Tensor) -> _Made:
-        return compiled(*tensors) if tensors[0].is_cuda else function(*tensors)
-
-    return run
-
-
-@_fused
 def _gated(widened: Tensor, bias: Tensor) -> Tensor:
+    if widened.is_cuda:
+        from worker.engines import gpu_kernels
+
+        return gpu_kernels.gated(widened, bias)
     half, gate = (widened + bias).chunk(2, dim=-1)
     return half * functional.silu(gate)
 
 
-@_fused
-def _gated_and_convolved(
+def gated_and_convolved(
     widened: Tensor, position: Tensor, b1: Tensor, b2: Tensor, taps: Tensor, bias: Tensor
 ) -> Tensor:
     """The gate, then the causal convolution of each channel: the last tap is of a row itself, others of rows above it.
 
     A row's `position` is the number of rows above it in its own clip.
     """
-    width = b1.shape[1]  # of a chunk torch.compile would not know it
-    gated = (widened[:, :width] + b1.flatten()) * functional.silu(widened[:, width:] + b2.flatten())
+    if widened.is_cuda:
+        from worker.engines import gpu_kernels
+
+        return gpu_kernels.gated_and_convolved(widened, position, b1, b2, taps, bias)
+    half, gate = widened.chunk(2, dim=-1)
+    gated = (half + b1.flatten()) * functional.silu(gate + b2.flatten())
     most = taps.shape[-1] - 1
     padded = functional.pad(gated, (0, 0, most, 0))
     convolved = bias + gated * taps[:, 0, most]
@@ -126,20 +118,6 @@ def _gated_and_convolved(
         seen = torch.where((position >= above).unsqueeze(1), shifted, 0)
         convolved = convolved + seen * taps[:, 0, most - above]
     return convolved
-
-
-@_fused
-def _added(rows: Tensor, more: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum, and the sum normed for what comes next."""
-    added = rows + more
-    return added, functional.layer_norm(added, weight.shape, weight, bias, _EPS)
-
-
-@_fused
-def _half_added(rows: Tensor, more: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_added`, of half of the more; a number among the arguments would not be compiled in."""
-    added = rows + 0.5 * more
-    return added, functional.layer_norm(added, weight.shape, weight, bias, _EPS)
 
 
 def _norm_suits(norm: Any) -> bool:

@@ -76,12 +76,16 @@ def _layers(tower: Any, hidden: Tensor, patches: Patches) -> Tensor:
     normed = layers[0].layer_norm1(hidden)
     for layer, following in pairwise([*layers, None]):
         heard = _attend(layer.self_attn, layer.self_attn.qkv_proj(normed)[0], patches, ends)
-        hidden, normed = add_norm(hidden, layer.self_attn.out_proj(heard)[0], layer.layer_norm2)
+        hidden, normed = _added(hidden, layer.self_attn.out_proj(heard)[0], layer.layer_norm2)
         thought = layer.mlp.fc2(_activated(layer.mlp, normed))[0]
         if following is None:
             return hidden + thought
-        hidden, normed = add_norm(hidden, thought, following.layer_norm1)
+        hidden, normed = _added(hidden, thought, following.layer_norm1)
     raise AssertionError("a tower without layers")
+
+
+def _added(hidden: Tensor, more: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    return add_norm(hidden, more, norm.weight, norm.bias, norm.eps)
 
 
 def _activated(mlp: Any, normed: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-num-seqs", str(settings.max_in_flight)),
         *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
         *("--scheduling-policy", "priority"),
+        *("--scheduler-cls", "worker.engines.gathering.Gathering"),
         *(("--block-size", str(KV_BLOCK)) if not on_cpu else ()),
         *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
         *(("--quantization", "fp8") if settings.fp8 in ("weights", "all") else ()),
