@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     )
     max_model_len: int = Field(16_384, ge=1_024, le=131_072)
     tensor_parallel_size: int = Field(1, ge=1, le=8, validation_alias=AliasChoices("TENSOR_PARALLEL_SIZE"))
-    stock_model: bool = False  #: vLLM's own model class instead of the faster one of this project
+    stock_model: bool = False  #: vLLM's own model class and scheduling instead of what this project makes faster
     fp8: Literal["none", "weights", "cache", "all"] = "none"  #: what vLLM keeps in 8 bits: faster, and less exact
     extra_serve_args: str = Field("", repr=False)  #: what vLLM's own command line takes, as a shell would split it
     hf_token: str = Field("", repr=False, validation_alias=AliasChoices("HF_TOKEN"))

@@ -44,6 +44,8 @@ def test_the_seeds_settings_are_the_defaults(checkpoint: Path) -> None:
         "--max-num-seqs": "64",
         "--max-num-batched-tokens": "8192",
         "--scheduling-policy": "priority",
+        "--scheduler-cls": "worker.engines.gathering.Gathering",
+        "--block-size": "128",
         "--enable-lora": True,
         "--max-lora-rank": "320",
         "--max-loras": "2",
@@ -55,6 +57,16 @@ def test_the_seeds_settings_are_the_defaults(checkpoint: Path) -> None:
         "--structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
         "--shutdown-timeout": "60",
     }
+
+
+def test_the_stock_model_runs_as_vllm_does(checkpoint: Path) -> None:
+    """What is faster than vLLM's own can be told by comparing."""
+    assert not {"--scheduler-cls", "--block-size"} & set(told(load(stock_model=True), checkpoint))
+
+
+def test_a_cpu_has_blocks_of_its_own_size(checkpoint: Path) -> None:
+    """vLLM's CPU build knows better."""
+    assert "--block-size" not in told(load(), checkpoint, on_cpu=True)
 
 
 @pytest.mark.parametrize("serve", ["vision", "speech"])
