@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_WARPS = 4
+_WARPS = 2
 #: Elements of a row that one program computes where rows need not be whole.
 _PIECE = 1024
 
