@@ -65,8 +65,8 @@ def new_recogniser() -> Any:
 
     ONNX Runtime would keep a plan for each width of a line and take the line's memory in one piece, up to 54 MB instead
     of 36, whose different sizes leave holes: a worker's peak over 12 to 18 pages was 880 to 1 040 MB, and is 690 to
-    800 MB without plans, at the same speed. The search for lines keeps its plan: pages mostly have one size, and
-    without it takes a fifth more time.
+    800 MB without plans, with 1 % more time a page. The search for lines keeps its plan: pages mostly have one size,
+    and without it takes a fifth more time.
     """
     ocr = new_ocr({"Global.use_det": False, "Global.use_preprocess_img": False})
     options = SessionOptions()
