@@ -20,6 +20,7 @@ from cli.embedded import EmbeddedValkey, port_is_taken
 from cli.supervisor import Supervisor
 from phi4.errors import ServiceError
 from phi4.settings import Settings, variable_of
+from worker.engines.choose import is_cpu
 
 _API = "api"
 #: An engine on a GPU may have to load, and compile, for minutes.
@@ -118,12 +119,19 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
         yield Child(
             name,
             (sys.executable, "-m", *module),
-            # Fewer malloc arenas: with a thread for each request, glibc would keep tens of MB in them.
-            env=env | {"PHI4_METRICS_PORT": str(port), "MALLOC_ARENA_MAX": "2"},
+            env=env | {"PHI4_METRICS_PORT": str(port), "MALLOC_ARENA_MAX": _heaps(settings, name)},
             ready=(lambda: is_ready(_url(settings))) if name == _API else None,
             ready_timeout=_ENGINE_READY_S,
             log=settings.data_dir / "logs" / f"{name}.log" if to_files else None,
         )
+
+
+def _heaps(settings: Settings, name: str) -> str:
+    """How many heaps a process may have: with a thread for each request, glibc would keep tens of MB in each of them.
+
+    The cpu engine's threads take 15 MB and more at a time, which left holes of 170 MB in two heaps and none in one.
+    """
+    return "1" if name == "infer" and is_cpu(settings) else "2"
 
 
 def side_workers(settings: Settings) -> int:

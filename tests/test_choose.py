@@ -10,7 +10,7 @@ import pytest
 from phi4.errors import EngineUnavailable
 from phi4.settings import load
 from tests.engines import Scripted
-from worker.engines.choose import create_engine, has_cuda_device
+from worker.engines.choose import create_engine, has_cuda_device, is_cpu
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +22,16 @@ def test_auto_falls_back_to_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch
     assert (engine.name, engine.model, engine.slots) == ("cpu", "rapidocr+moonshine-tiny-en", 2)
     assert engine.modalities == {"vision", "speech", "text"}
     assert reason == "cpu: no CUDA device found"
+
+
+@pytest.mark.parametrize(
+    ("engine", "cpu"), [("auto", True), ("cpu", True), ("vllm", False), ("tests.engines:Scripted", False)]
+)
+def test_the_cpu_engine_is_foretold(engine: str, cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts a worker knows beforehand whether it will have the cpu engine."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    assert is_cpu(load(engine=engine)) == cpu
 
 
 def test_an_engine_of_ones_own_is_imported() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from phi4.errors import EngineDead
 from worker.engines.base import Call, ReadPage
 from worker.engines.cpu import CpuEngine
+from worker.engines.ocr import new_recogniser
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +35,15 @@ def test_starting_tells_its_stages_and_stopping_ends_it() -> None:
         engine.check()
     with pytest.raises(EngineDead):
         engine.run(ReadPage(Image.new("RGB", (200, 200), "white")), Call())
+
+
+def test_the_recogniser_plans_no_memory() -> None:
+    """RapidOCR reads lines with the session it was given, not with one of its own, whose memory grows."""
+    session = new_recogniser()._load_rec_model().session.session
+
+    options = session.get_session_options()
+    assert (options.enable_mem_pattern, options.enable_cpu_mem_arena) == (False, False)
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
 ALONE = """

@@ -40,6 +40,11 @@ def create_engine(settings: Settings) -> tuple[Engine, str]:
     )
 
 
+def is_cpu(settings: Settings) -> bool:
+    """Tell whether `create_engine` would make the `cpu` engine."""
+    return settings.engine == "cpu" or (settings.engine == "auto" and why_not_vllm() != "")
+
+
 def why_not_vllm() -> str:
     """Say what keeps "auto" from the GPU engine; empty when nothing does."""
     if not has_cuda_device():
