@@ -10,6 +10,7 @@ from cli import show
 from phi4.settings import Settings
 from worker.engines.gpu import Card
 from worker.engines.memory import GIB, RESERVE, UTILIZATION, Need, NotEnoughMemory, Shape, check, gb, longest, need
+from worker.engines.serve_args import ENOUGH_PROMPTS, MAX_BATCHED_TOKENS
 
 _CONTEXTS = (8_192, 16_384, 32_768, 65_536, 131_072)
 _CARDS_GB = (16, 24, 40, 48, 80, 96, 141)
@@ -19,6 +20,8 @@ _SHOWN = 15 / 16
 _FIRST_ESTIMATES = {8_192: 14, 16_384: 18, 32_768: 26, 131_072: 48}
 #: An A4 page at 150 dpi, 3,300 tokens, and a few hundred of text.
 _PAGE_TOKENS = 3_600
+#: Parts at once that may be advised. More than 96 pay little: on an H200, 160 pages at once were 2 % more a second.
+_IN_FLIGHT = (8, 16, 32, 64, 96)
 
 
 def rows(shape: Shape, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -106,10 +109,22 @@ def describe(card: Card, shape: Shape, settings: Settings, requests: Sequence[in
         return f"{told}\n{error}"
     each = need(shape, max_model_len=length, tensor_parallel=split)
     at_once = (budget - each.total + each.kv_cache) // each.kv_cache
+    pages = at_once * length // _PAGE_TOKENS
     return (
         f"{told}\nPHI4_MAX_MODEL_LEN={length} and TENSOR_PARALLEL_SIZE={split}, as they are set, leave room for "
-        f"{at_once} request{'s' * (at_once != 1)} of that length at once, or "
-        f"{at_once * length // _PAGE_TOKENS} A4 pages."
+        f"{at_once} request{'s' * (at_once != 1)} of that length at once, or {pages} A4 pages.\n"
+        f"{_scheduling(pages, settings)}"
+    )
+
+
+def _scheduling(pages: int, settings: Settings) -> str:
+    """Say how many parts to work on at once, and what is chosen for all cards."""
+    best = max((number for number in _IN_FLIGHT if number <= pages), default=_IN_FLIGHT[0])
+    now = settings.max_in_flight
+    return (
+        f"Scheduling: PHI4_MAX_IN_FLIGHT={best}{f' (it is {now})' * (now != best)} keeps as many pages in the KV cache "
+        f"as pay. A step computes at most {MAX_BATCHED_TOKENS:,} tokens; short prompts enter it {ENOUGH_PROMPTS} at a "
+        "time."
     )
 
 

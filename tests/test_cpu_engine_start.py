@@ -13,7 +13,7 @@ from PIL import Image
 from phi4.errors import EngineDead
 from worker.engines.base import Call, ReadPage
 from worker.engines.cpu import CpuEngine
-from worker.engines.ocr import new_recogniser
+from worker.engines.ocr import new_detector, new_recogniser
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +44,15 @@ def test_the_recogniser_plans_no_memory() -> None:
     options = session.get_session_options()
     assert (options.enable_mem_pattern, options.enable_cpu_mem_arena) == (False, False)
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+def test_the_search_for_lines_takes_all_threads() -> None:
+    """Of a page alone nothing else could run meanwhile."""
+    session = new_detector(2)._load_det_model().session.session
+
+    options = session.get_session_options()
+    assert (options.enable_mem_pattern, options.intra_op_num_threads) == (True, 2)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 ALONE = """

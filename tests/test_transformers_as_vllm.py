@@ -49,17 +49,26 @@ def engine(tiny_phi4: Path) -> TransformersEngine:
         TranscribeClip(sound(2, 5.03), max_tokens=12),
         ReadPage(picture(1), max_tokens=12),
         ReadPage(picture(2, 896, 1344), max_tokens=12),
+        ReadPage(picture(6, 620, 877), max_tokens=12),
+        AskImages((picture(7, 500, 300), picture(8, 1000, 200)), "Which?", max_tokens=12),
         AskImages((picture(3), picture(4, 1344, 448)), "Which?", max_tokens=12),
         Chat((Turn("user", (picture(5), sound(1), "What is said of this?")),), max_tokens=12),
     ],
-    ids=["words", "many words", "clip", "odd clip", "page", "larger page", "two images", "image and clip"],
+    ids=[
+        "words",
+        "many words",
+        "clip",
+        "odd clip",
+        "page",
+        "larger page",
+        "padded page",
+        "two padded",
+        "two images",
+        "image and clip",
+    ],
 )
 def test_both_engines_say_the_same(vllm_engine: VllmEngine, engine: TransformersEngine, task: Task) -> None:
-    """Prompts, media, adapters and the rotary embedding are the same down to the token.
-
-    Pictures here fill their crops: beside padding they differ, since vLLM's image tower looks at it, and Microsoft's
-    does not.
-    """
+    """Prompts, media, adapters and rotary embedding are the same down to the token, also with padding in pictures."""
     call = Call(request_id="test")
 
     assert engine.run(task, call) == vllm_engine.run(task, call)

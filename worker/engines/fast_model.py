@@ -60,7 +60,10 @@ class FastProcessor(Phi4MMMultiModalProcessor):  # type: ignore[misc]
 
 @MULTIMODAL_REGISTRY.register_processor(FastProcessor, info=FastInfo, dummy_inputs=Phi4MMDummyInputsBuilder)
 class FastPhi4MM(Phi4MMForCausalLM):  # type: ignore[misc]
-    """vLLM's model with faster encoders; gives what vLLM's gives, within rounding, but for clips beside pictures."""
+    """vLLM's model with faster encoders; gives what vLLM's gives, within rounding, where that is Microsoft's way.
+
+    It is not for clips beside pictures, and for pictures with padding (`fast_tower`).
+    """
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)

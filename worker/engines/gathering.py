@@ -13,9 +13,8 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
 from phi4.job import PRIORITIES
+from worker.engines.serve_args import ENOUGH_PROMPTS, ENOUGH_TOKENS
 
-#: So many prompts, or tokens of prompts, are enough: eight clips, or one page, which fills a step alone.
-_ENOUGH, _ENOUGH_TOKENS = 8, 3_000
 #: Nobody waits longer for company.
 _PATIENCE_S = 0.08
 
@@ -52,4 +51,4 @@ class Gathering(AsyncScheduler):  # type: ignore[misc]
     def _are_enough(self, entering: int) -> bool:
         first = list(islice(self.waiting, entering))
         urgent = any(request.priority < PRIORITIES.index("normal") for request in first)
-        return urgent or entering >= _ENOUGH or sum(r.num_prompt_tokens for r in first) >= _ENOUGH_TOKENS
+        return urgent or entering >= ENOUGH_PROMPTS or sum(r.num_prompt_tokens for r in first) >= ENOUGH_TOKENS

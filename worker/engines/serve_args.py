@@ -14,6 +14,9 @@ MAX_BATCHED_TOKENS = 8_192
 #: Tokens of the KV cache that lie together: with 128 of them FlashAttention 3 takes in a page in 0.16 ms a layer, with
 #: vLLM's 16 in 0.21 (bench/NOTES.md).
 KV_BLOCK = 128
+#: Short prompts that enter a busy batch together, and tokens of prompts that need no company: eight clips, or one page,
+#: which fills a step alone (worker/engines/gathering.py).
+ENOUGH_PROMPTS, ENOUGH_TOKENS = 8, 3_000
 #: Tokens that come together; the first comes at once.
 STREAM_INTERVAL = 4
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
