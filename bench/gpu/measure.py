@@ -39,7 +39,7 @@ _HOW = {
     "fp8_service": "our encoders, adapter folded into the weights, PHI4_FP8=all",
 }
 #: What can be measured apart; the ratio of service and engine wants both in one run.
-GROUPS = ("stock", "service", "tuned_service", "tuned", "fp8", "two_gpus")
+GROUPS = ("stock", "service", "tuned_service", "tuned", "fp8", "two_workers", "tensor_parallel")
 #: An assumption for the figures of cost, about what one H200 costs to rent.
 _USD_PER_GPU_HOUR = 3.0
 
@@ -99,8 +99,9 @@ class Bench:
                     yield from self._raw(engine, "tuned", [kind])
         if "fp8" in groups:
             yield from self._fp8()
-        if "two_gpus" in groups:
+        if "two_workers" in groups:
             yield from self._two_workers()
+        if "tensor_parallel" in groups:
             yield from self._tensor_parallel()
 
     def _stock(self) -> Generator[Figure, None, dict[str, float]]:
