@@ -102,7 +102,7 @@ def _use(part: Any, session: InferenceSession) -> None:
 
 
 def _keep_one_heap() -> None:
-    """Let glibc keep one heap, not up to eight a core that each hold on to the most they ever needed, and keep it whole.
+    """Let glibc keep one heap, not up to eight a core that each hold on to the most they ever needed, and keep it all.
 
     Two heaps are 100 MB less than that, and one is 100 MB less than two (a worker's peak over 16 pages, 840 and 740).
     Threads that ran before keep theirs, so a worker of `phi4 up` is started with one (MALLOC_ARENA_MAX). Unless told
