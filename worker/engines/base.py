@@ -136,8 +136,8 @@ class Engine(Protocol):
     model: str
     modalities: frozenset[Modality]
     slots: int
-    #: Tasks that it makes ready while all slots are taken, so that none stays empty. Where there are any, the worker has
-    #: no time for more than parts, and side workers finish the jobs.
+    #: Tasks that it makes ready while all slots are taken, so that none stays empty. Where there are any, the worker
+    #: has time for parts alone, and side workers finish the jobs.
     ahead: int
 
     def start(self, stage: Callable[[str], None]) -> None:
