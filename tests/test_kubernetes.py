@@ -18,8 +18,11 @@ from tests.promql import figures
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.31", "1.37")
-#: Read by others than the service: the AWS client, and Valkey.
-OF_OTHERS = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REDIS_PASSWORD", "REDISCLI_AUTH"}
+#: Read by others than the service: the AWS client, glibc, and Valkey.
+OF_OTHERS = {
+    *("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *("MALLOC_ARENA_MAX", "REDIS_PASSWORD", "REDISCLI_AUTH"),
+}
 SETTINGS = {variable_of(name) for name in Settings.model_fields}
 Object = dict[str, Any]
 
