@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,7 +162,8 @@ def _answer_all(
     stopped = threading.Event()
     pool = ThreadPoolExecutor(engine.slots)
     try:
-        running = {pool.submit(answer, engine, request, settings, stopped): request for request in requests}
+        with _without_interruption():
+            running = {pool.submit(answer, engine, request, settings, stopped): request for request in requests}
         for done in as_completed(running):
             request = running[done]
             try:
@@ -179,6 +181,19 @@ def _answer_all(
         stopped.set()
         pool.shutdown(cancel_futures=True)
     return faults
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: a pool forgets the thread that it starts just then, which never ends."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
