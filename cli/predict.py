@@ -185,7 +185,7 @@ def _answer_all(
 
 @contextmanager
 def _without_interruption() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: a pool forgets the thread that it starts just then, which never ends."""
+    """Let Ctrl-C wait for the end of the block: a pool forgets a thread that it starts just then, which never ends."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
