@@ -20,8 +20,8 @@ _SHOWN = 15 / 16
 _FIRST_ESTIMATES = {8_192: 14, 16_384: 18, 32_768: 26, 131_072: 48}
 #: An A4 page at 150 dpi, 3,300 tokens, and a few hundred of text.
 _PAGE_TOKENS = 3_600
-#: Parts at once that may be advised. More than 96 pay little: on an H200, 160 pages at once were 2 % more a second.
-_IN_FLIGHT = (8, 16, 32, 64, 96)
+#: Most parts at once that are advised: on an H200, 160 pages at once were 2 % more a second (bench/NOTES.md).
+_MOST_IN_FLIGHT = 96
 
 
 def rows(shape: Shape, requests: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -119,12 +119,11 @@ def describe(card: Card, shape: Shape, settings: Settings, requests: Sequence[in
 
 def _scheduling(pages: int, settings: Settings) -> str:
     """Say how many parts to work on at once, and what is chosen for all cards."""
-    best = max((number for number in _IN_FLIGHT if number <= pages), default=_IN_FLIGHT[0])
-    now = settings.max_in_flight
+    best, now = min(_MOST_IN_FLIGHT, max(1, pages)), settings.max_in_flight
+    why = "more at once gain little" if pages > best else "no more pages fit at once"
     return (
-        f"Scheduling: PHI4_MAX_IN_FLIGHT={best}{f' (it is {now})' * (now != best)} keeps as many pages in the KV cache "
-        f"as pay. A step computes at most {MAX_BATCHED_TOKENS:,} tokens; short prompts enter it {ENOUGH_PROMPTS} at a "
-        "time."
+        f"Scheduling: set PHI4_MAX_IN_FLIGHT={best}{f' (it is {now})' * (now != best)}: {why}. A step computes at most "
+        f"{MAX_BATCHED_TOKENS:,} tokens; short prompts enter it up to {ENOUGH_PROMPTS} at a time."
     )
 
 

@@ -80,9 +80,9 @@ def test_json_holds_the_bytes_by_what_they_are_for() -> None:
     [
         ("22.5", {}, "longest context 65,536 for 1 at once, 16,384 for 4 at once"),
         ("22.5", {}, "leave room for 4 requests of that length at once, or 18 A4 pages"),
-        ("22.5", {}, "PHI4_MAX_IN_FLIGHT=16 (it is 64) keeps as many pages in the KV cache as pay"),
-        ("132", {"PHI4_MAX_IN_FLIGHT": "96"}, "PHI4_MAX_IN_FLIGHT=96 keeps as many pages in the KV cache as pay"),
-        ("15", {"PHI4_MAX_MODEL_LEN": "8192"}, "PHI4_MAX_IN_FLIGHT=8 (it is 64)"),
+        ("22.5", {}, "set PHI4_MAX_IN_FLIGHT=18 (it is 64): no more pages fit at once"),
+        ("132", {"PHI4_MAX_IN_FLIGHT": "96"}, "set PHI4_MAX_IN_FLIGHT=96: more at once gain little"),
+        ("15", {"PHI4_MAX_MODEL_LEN": "8192"}, "set PHI4_MAX_IN_FLIGHT=2 (it is 64): no more pages fit"),
         ("15", {}, "set PHI4_MAX_MODEL_LEN=12288, or TENSOR_PARALLEL_SIZE=2 with 2 such GPUs"),
         ("15", {"TENSOR_PARALLEL_SIZE": "2"}, "leave room for 6 requests of that length at once, or 27 A4 pages"),
         ("15", {"PHI4_MAX_MODEL_LEN": "8192"}, "leave room for 1 request of that length at once, or 2 A4 pages"),

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from vllm.model_executor.models.phi4mm_audio import AudioEmbedding, ConformerEncoderLayer
 
+from phi4.settings import load
 from tests.tiny_phi4.config import model_config
 from tests.tiny_phi4.sizes import MEL_BINS, TINY
-from worker.engines import engine_core, fast_conformer, fast_pictures, fast_tower
+from worker.engines import engine_core, fast_conformer, fast_pictures, fast_tower, vllm_start
 from worker.engines.fast_speech import FastSpeech, fits
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
@@ -296,3 +297,10 @@ def test_a_release_that_was_not_tested_runs_vllms_own_model(
     assert named == []
     assert "0.99.0 was not tested" in caplog.text
     assert "0.32.x" in caplog.text
+    assert not vllm_start.kind(load())["tuned"]
+
+
+@pytest.mark.parametrize(("stock", "tuned"), [(False, True), (True, False)])
+def test_the_stock_engine_is_scheduled_by_vllm(stock: bool, tuned: bool) -> None:
+    """PHI4_STOCK_MODEL leaves all to vLLM, not its model alone."""
+    assert vllm_start.kind(load(stock_model=stock))["tuned"] is tuned

@@ -36,7 +36,7 @@ def _on_vllm(**env: str) -> Iterator[Processes]:
 def _kill_core(scene: Scene) -> None:
     """Kill EngineCore; its worker notices, gives its parts back and ends. The fault lasts until the next one is ready.
 
-    How long that takes says more of the machine than of the service: a minute and more on two cores.
+    How long that takes says more of the machine than of the service: 33 to 55 s on two cores.
     """
     worker = psutil.Process(scene.service.running["infer"].pid)
     core = max(worker.children(), key=lambda child: child.memory_info().rss)

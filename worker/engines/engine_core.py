@@ -38,14 +38,21 @@ def register() -> None:
         _tell_stages(Path(path))
 
 
+def is_tested() -> bool:
+    """Whether what this project puts in vLLM's place was tested with the release that is installed."""
+    from vllm import __version__
+
+    return str(__version__).startswith(_TESTED)
+
+
 def _name_our_model() -> None:
     from vllm import ModelRegistry, __version__
 
-    if __version__.startswith(_TESTED):
+    if is_tested():
         ModelRegistry.register_model("Phi4MMForCausalLM", "worker.engines.fast_model:FastPhi4MM")
     else:
         _log.warning(
-            "vLLM %s was not tested with the faster encoders: its own, slower model runs. Tested: %s",
+            "vLLM %s was not tested with the faster encoders: its own, slower model and scheduling run. Tested: %s",
             __version__,
             ", ".join(f"{release}x" for release in _TESTED),
         )

@@ -1,7 +1,7 @@
 """When a waiting request enters vLLM's batch: a short prompt waits for others while the batch is busy without it.
 
-A step that reads one clip keeps all others from their next word as long as one that reads several: the encoder and the
-launches cost nearly the same. In a full engine a place becomes free at every step, so that each step would read one.
+Clips that are read together cost half as much in the encoder as one by one, and hold up the others' next word once. In
+a full engine a place becomes free at nearly every step, so that each step would read one.
 """
 
 from __future__ import annotations

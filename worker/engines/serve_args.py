@@ -54,8 +54,11 @@ def lora_rank(checkpoint: Path) -> int:
     return next(rank for rank in _LORA_RANKS if rank >= needed)
 
 
-def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_threads: int) -> list[str]:
-    """List vLLM's arguments; those of PHI4_EXTRA_SERVE_ARGS come last and win."""
+def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: bool, render_threads: int) -> list[str]:
+    """List vLLM's arguments; those of PHI4_EXTRA_SERVE_ARGS come last and win.
+
+    `tuned` says whether this project's own parts go in vLLM's place.
+    """
     limits = media_limits(settings)
     return [
         *("--model", str(checkpoint)),
@@ -67,8 +70,8 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_thr
         *("--max-num-seqs", str(settings.max_in_flight)),
         *("--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)),
         *("--scheduling-policy", "priority"),
-        *(("--scheduler-cls", "worker.engines.gathering.Gathering") if not settings.stock_model else ()),
-        *(("--block-size", str(KV_BLOCK)) if not (settings.stock_model or on_cpu) else ()),
+        *(("--scheduler-cls", "worker.engines.gathering.Gathering") if tuned else ()),
+        *(("--block-size", str(KV_BLOCK)) if tuned and not on_cpu else ()),
         *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
         *(("--quantization", "fp8") if settings.fp8 in ("weights", "all") else ()),
         *(("--kv-cache-dtype", "fp8") if settings.fp8 in ("cache", "all") else ()),
@@ -100,7 +103,7 @@ def _adapter_args(checkpoint: Path, *, on_cpu: bool) -> list[str]:
     ]
 
 
-def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_threads: int) -> list[str]:
+def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: bool, render_threads: int) -> list[str]:
     """List the arguments of vLLM's server: those of the engine, and adapters that come with the kind of content.
 
     The server takes the adapter whose name begins the type of a content part: `image_url`, `audio_url`, and
@@ -112,5 +115,5 @@ def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, render_th
         *("--host", settings.host),
         *("--port", str(settings.port)),
         *(("--default-mm-loras", by_content) if settings.serve == "all" else ()),
-        *serve_args(settings, checkpoint, on_cpu=on_cpu, render_threads=render_threads),
+        *serve_args(settings, checkpoint, on_cpu=on_cpu, tuned=tuned, render_threads=render_threads),
     ]

@@ -19,7 +19,7 @@ from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
 from worker.engines.claim import claim
-from worker.engines.engine_core import STAGE_FILE, STOCK_MODEL
+from worker.engines.engine_core import STAGE_FILE, STOCK_MODEL, is_tested
 from worker.engines.event_loop import EventLoop
 from worker.engines.fold import folded
 from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args, server_args
@@ -34,7 +34,7 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
     """Start an AsyncLLM on `loop`; returns it and its LoRA requests by name. Raises `EngineUnavailable`."""
     folder = find(settings, stage)
     stage("loading")
-    arguments = engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=render_threads))
+    arguments = engine_args(serve_args(settings, folder, **kind(settings), render_threads=render_threads))
     check_memory(arguments, folder)
     with tempfile.TemporaryDirectory() as told:
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
@@ -48,8 +48,8 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
 def server_command(settings: Settings, stage: Stage) -> list[str]:
     """The command that runs vLLM's own OpenAI-compatible server. Raises `EngineUnavailable`."""
     folder = find(settings, stage)
-    check_memory(engine_args(serve_args(settings, folder, on_cpu=on_cpu(), render_threads=1)), folder)
-    arguments = server_args(settings, folder, on_cpu=on_cpu(), render_threads=1)
+    check_memory(engine_args(serve_args(settings, folder, **kind(settings), render_threads=1)), folder)
+    arguments = server_args(settings, folder, **kind(settings), render_threads=1)
     # Not `vllm serve`: that needs a package called vllm, and the CPU build goes by another name.
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
 
@@ -81,6 +81,11 @@ def set_environment(settings: Settings, *, on_gpu: bool) -> None:
     os.environ[STOCK_MODEL] = str(int(settings.stock_model))
     if settings.hf_token:
         os.environ.setdefault("HF_TOKEN", settings.hf_token)
+
+
+def kind(settings: Settings) -> dict[str, bool]:
+    """Which vLLM this is, as far as its arguments depend on it."""
+    return {"on_cpu": on_cpu(), "tuned": not settings.stock_model and is_tested()}
 
 
 def on_cpu() -> bool:
