@@ -81,7 +81,7 @@ class Remote:
             headers={"User-Agent": f"phi4/{__version__}"} | _authorization(),
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None),
             # A proxy set for the outside world cannot reach this machine's own loopback.
-            trust_env=not is_loopback(address.host),
+            trust_env=not _is_loopback(address.host),
         )
 
     async def __aenter__(self) -> Remote:
@@ -239,8 +239,7 @@ def _authorization() -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether nobody but this machine reaches a host."""
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cli import show
-from cli.remote import is_loopback
 from phi4.errors import EngineUnavailable
-from phi4.settings import Settings
+from phi4.settings import LOOPBACK, Settings
 
 
 def serve(settings: Settings) -> NoReturn:
@@ -35,4 +34,4 @@ def serve(settings: Settings) -> NoReturn:
 def is_open(settings: Settings, command: Sequence[str]) -> bool:
     """Tell whether others than this machine reach the server, and need no key."""
     has_key = any(word.partition("=")[0] == "--api-key" for word in command) or bool(os.environ.get("VLLM_API_KEY"))
-    return not has_key and not is_loopback(settings.host)
+    return not has_key and settings.host not in LOOPBACK
