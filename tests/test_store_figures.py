@@ -6,7 +6,7 @@ import time
 
 from phi4.store import Store
 from phi4.store.keys import key
-from tests.making_jobs import VISION, claim, new_job, prepared, raw, submit
+from tests.making_jobs import DONE, LONG_MS, VISION, WORKER, claim, new_job, prepared, raw, submit
 
 
 def test_an_empty_store_has_nothing_waiting(store: Store) -> None:
@@ -28,6 +28,18 @@ def test_a_queue_is_as_old_as_its_oldest_unit(store: Store) -> None:
     assert store.work.oldest()["prepare"] < age
     store.work.put_back(taken, counts=False)
     assert store.work.oldest()["prepare"] < age + 0.05
+
+
+def test_finishings_that_go_first_hide_no_older_work(store: Store) -> None:
+    """A queue whose head is always new would look healthy while all else in it waits."""
+    prepared(store, 1)
+    submit(store)
+    time.sleep(0.05)
+    store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
+
+    assert store.work.oldest()["prepare"] >= 0.05
+    assert claim(store, "prepare").name == "finish"
+    assert claim(store, "prepare").name == "prepare"
 
 
 def test_a_part_waits_since_it_entered_its_queue(store: Store) -> None:

@@ -255,6 +255,23 @@ def test_a_worker_that_does_not_finish_jobs_leaves_it_to_others(store: Store) ->
     assert read(store, job).status == "completed"
 
 
+def test_finishing_goes_before_what_is_still_to_be_prepared(store: Store) -> None:
+    """An answer that is there does not wait behind a stock of new jobs; of two, the first one is finished first."""
+    jobs = [prepared(store, 1) for _ in range(2)]
+    parts = [claim(store) for _ in jobs]
+    newer = submit(store)
+    for part in parts:
+        store.work.complete(part, DONE, WORKER, LONG_MS, finishes=False)
+
+    taken = [claim(store, "prepare") for _ in range(3)]
+
+    assert [(unit.job.id, unit.name) for unit in taken] == [
+        (jobs[0].id, "finish"),
+        (jobs[1].id, "finish"),
+        (newer.id, "prepare"),
+    ]
+
+
 def test_a_part_that_is_not_the_last_leaves_nothing_to_finish(store: Store) -> None:
     """Nobody is woken for nothing."""
     prepared(store, 2)

@@ -54,10 +54,15 @@ end
 
 local function keep_shared(key) redis.call('EXPIRE', key, SHARED_TTL_S) end
 
--- The ready queues: owners take turns, and within an owner work goes in order of arrival.
+-- The ready queues: owners take turns, and within an owner work goes in order of arrival. But the finishing of jobs goes
+-- before all else: behind a stock of new ones, answers that are there would wait. Redis keeps whole numbers of this size exact.
+local BEFORE_OTHERS = -2 ^ 52
+
 local function push(queue, owner, member)
   local ready = k_ready(queue, owner)
-  if redis.call('ZADD', ready, redis.call('INCR', k_sequence()), member) == 1 then
+  local place = redis.call('INCR', k_sequence())
+  if string.match(member, '|finish$') then place = place + BEFORE_OTHERS end
+  if redis.call('ZADD', ready, string.format('%.0f', place), member) == 1 then
     redis.call('HINCRBY', k_backlog(), queue, 1)
     if redis.call('ZCARD', ready) == 1 then redis.call('RPUSH', k_ring(queue), owner) end
   end
