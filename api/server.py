@@ -79,7 +79,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    """One process, many threads: state lives in Redis, so more processes are more containers."""
+    """One process, many threads: state lives in Redis, so more processes are more of these, on one port or on many."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,6 +95,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         threads = held + _SHORT_REQUEST_THREADS
         options: dict[str, Any] = {
             "bind": f"{_bracketed(settings.host)}:{settings.port}",
+            "reuse_port": settings.api_processes > 1,  # the system shares connections out to all that listen
             "worker_class": Worker,
             "workers": 1,
             "threads": threads,

@@ -27,6 +27,7 @@ _API = "api"
 _ENGINE_READY_S = 1_800.0
 #: With more, their receivers of webhooks and reapers only get in each other's way.
 _MOST_SIDE_WORKERS = 8
+_MOST_API_PROCESSES = 4
 
 
 class ServicePortTaken(ServiceError):
@@ -110,11 +111,16 @@ def _redis(settings: Settings) -> Iterator[tuple[str, list[Child]]]:
 
 def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iterator[Child]:
     """The engine first, since it loads longest; the API last, so that it is the first to stop."""
-    sides = [
-        ("side" if number == 1 else f"side-{number}", ("worker", "side"), 1 + number)
-        for number in range(1, side_workers(settings) + 1)
+    sides, apis = side_workers(settings), api_processes(settings)
+    env = env | {"PHI4_API_PROCESSES": str(apis)}
+    # The first API's figures are where the settings say, the workers' next to them, those of more APIs behind them all.
+    programs = [
+        ("infer", ("worker", "infer"), 1),
+        *((name, ("worker", "side"), 2 + number) for number, name in enumerate(_numbered("side", sides))),
+        *((name, ("api",), sides + 1 + number) for number, name in enumerate(_numbered(_API, apis)) if number),
+        (_API, ("api",), 0),
     ]
-    for name, module, offset in (("infer", ("worker", "infer"), 1), *sides, (_API, ("api",), 0)):
+    for name, module, offset in programs:
         port = settings.metrics_port + offset if settings.metrics_port else 0
         yield Child(
             name,
@@ -132,6 +138,15 @@ def _heaps(settings: Settings, name: str) -> str:
     The cpu engine's threads take 15 MB and more at a time, which left holes of 170 MB in two heaps and none in one.
     """
     return "1" if name == "infer" and is_cpu(settings) else "2"
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))][:count]
+
+
+def api_processes(settings: Settings) -> int:
+    """How many processes take requests: one takes in 50 to 90 recordings of 1 MB a second."""
+    return settings.api_processes or max(1, min(_MOST_API_PROCESSES, (os.cpu_count() or 1) // 8))
 
 
 def side_workers(settings: Settings) -> int:

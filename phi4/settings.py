@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(64, ge=1)
     cpu_threads: int = Field(0, ge=0)  #: 0: as many as there are cores
     side_workers: int = Field(0, ge=0)  #: that `phi4 up` runs; 0: one for each four cores, at most 8
+    api_processes: int = Field(0, ge=0)  #: that share a port with `phi4 up`; 0: one for each eight cores, at most 4
 
     # The model of the vllm and transformers engines; pydantic keeps names that start with "model_" for itself
     checkpoint: str = Field(MICROSOFTS_MODEL, min_length=1, validation_alias=AliasChoices("PHI4_MODEL_ID"))

@@ -50,6 +50,11 @@ class Up:
         except httpx.TransportError:
             return False
 
+    def listening(self) -> list[psutil.Process]:
+        """The processes that listen on the service's port."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if self.port in _ports(child)]
+
     def submit(self, prompt: str = "") -> str:
         """POST a job; returns its id."""
         params = json.dumps({"prompt": prompt} if prompt else {})
@@ -72,6 +77,14 @@ class Up:
         code = self.process.wait(40)
         self.http.close()
         return code
+
+
+def _ports(process: psutil.Process) -> set[int]:
+    """The ports a process listens on; none when it is gone."""
+    try:
+        return {one.laddr.port for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
+    except psutil.Error:
+        return set()
 
 
 @pytest.fixture
@@ -137,6 +150,22 @@ def test_as_many_processes_prepare_jobs_as_are_asked_for(running: list[Up], tmp_
 
     eventually(lambda: len(up.http.get("/health").json()["workers"]) == 4, what="an engine's worker and three more")
 
+    assert up.stop() == 0
+
+
+def test_as_many_processes_take_requests_as_are_asked_for(running: list[Up], tmp_path: Path) -> None:
+    """PHI4_API_PROCESSES of them share a port; when one is killed, the other goes on and it is started again."""
+    up = start(running, tmp_path / "data", PHI4_API_PROCESSES="2")
+    eventually(lambda: len(up.listening()) == 2, what="two listening processes")
+    first = up.listening()[0]
+
+    first.kill()
+
+    eventually(lambda: first not in up.listening(), what="its end")
+    up.http.close()
+    up.http = httpx.Client(base_url=up.http.base_url, timeout=30)  # for a new connection
+    assert up.status(up.submit()) in ("queued", "in_progress", "completed")
+    eventually(lambda: len(up.listening()) == 2, seconds=40, what="two listening processes again")
     assert up.stop() == 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from bench.__main__ import keep
 from bench.gpu.inputs import Inputs
 from bench.gpu.measure import FULL, GROUPS, TINY, Bench
-from cli.local import side_workers
+from cli.local import api_processes, side_workers
 from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
 
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--side-workers", type=int, default=side_workers(Settings()), help="processes that prepare jobs"
     )
+    parser.add_argument(
+        "--api-processes", type=int, default=api_processes(Settings()), help="processes that take requests"
+    )
     parser.add_argument("--tiny", action="store_true", help="the tiny checkpoint, also without a GPU")
     asked = parser.parse_args(arguments)
     # vLLM's log would stand between the figures.
@@ -49,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="phi4-tiny-") as folder, Inputs() as inputs:
         if asked.tiny:
             _make_tiny(Path(folder) / "tiny")
-            bench = Bench(Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS)
+            bench = Bench(
+                Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS, asked.api_processes
+            )
             for _ in _measure(bench, [group for group in asked.only if group not in _NEED_GPUS]):
                 pass
             return
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(used) < asked.gpus:
             parser.error(f"{asked.gpus} GPUs are asked for, nvidia-smi shows {len(used)}")
         gpus = tuple(str(card.index) for card in used)
-        bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra)
+        bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra, asked.api_processes)
         groups = [group for group in asked.only if group not in _NEED_TWO_GPUS or len(gpus) > 1]
         for measured in _measure(bench, groups):
             # After each figure: a GPU is often lent for a time that ends before the last one.

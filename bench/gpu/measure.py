@@ -75,6 +75,7 @@ class Bench:
     gpus: Sequence[str]
     side_workers: int
     extra: str
+    api_processes: int = 1
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """What engine and service are told alike."""
@@ -162,6 +163,7 @@ class Bench:
     @contextmanager
     def _service(self, **more: Any) -> Iterator[Service]:
         settings = self.settings(**more)
+        settings["api_processes"] = self.api_processes
         with whole_service(settings, gpus=self.gpus[:1], side_workers=self.side_workers) as service:
             yield service
 
@@ -223,8 +225,10 @@ class Bench:
         yield Figure("tensor_parallel_2_start_s", round(seconds, 1), "s", conditions)
 
     def _workers(self) -> str:
+        side, api = self.side_workers, self.api_processes
         return (
-            f"{self.side_workers} side worker{'s' * (self.side_workers > 1)}, PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
+            f"{side} side worker{'s' * (side > 1)}, {api} API process{'es' * (api > 1)}, "
+            f"PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
         )
 
 
