@@ -66,10 +66,10 @@ class Up:
         """The status of a job."""
         return str(self.http.get(f"/v1/jobs/{job_id}").json()["status"])
 
-    def worker(self) -> psutil.Process:
-        """The process that holds the engine."""
+    def worker(self, role: str = "infer") -> psutil.Process:
+        """The process that holds the engine, or prepares jobs (`side`)."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(p for p in children if p.cmdline()[-2:] == ["worker", "infer"])
+        return next(p for p in children if p.cmdline()[-2:] == ["worker", role])
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal and give the exit code."""
@@ -85,6 +85,12 @@ def _ports(process: psutil.Process) -> set[int]:
         return {one.laddr.port for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
     except psutil.Error:
         return set()
+
+
+def _session_nice(process: psutil.Process) -> str | None:
+    """How nice a process' session is as a whole; None where the kernel does not share cores out by session."""
+    group = Path(f"/proc/{process.pid}/autogroup")
+    return group.read_text().split()[-1] if group.exists() else None
 
 
 @pytest.fixture
@@ -151,6 +157,17 @@ def test_as_many_processes_prepare_jobs_as_are_asked_for(running: list[Up], tmp_
     eventually(lambda: len(up.http.get("/health").json()["workers"]) == 4, what="an engine's worker and three more")
 
     assert up.stop() == 0
+
+
+def test_preparation_gives_way_to_engine_and_api(running: list[Up], tmp_path: Path) -> None:
+    """A GPU whose worker waits for a core does nothing: side workers are nicer, within their session and as a whole."""
+    up = start(running, tmp_path / "data")
+    side, others = up.worker("side"), [up.worker(), *up.listening()]
+    mine = psutil.Process().nice()
+
+    eventually(lambda: side.nice() == mine + 10, what="its giving way")
+    assert _session_nice(side) in ("10", None)
+    assert {(one.nice(), _session_nice(one)) for one in others} <= {(mine, "0"), (mine, None)}
 
 
 def test_as_many_processes_take_requests_as_are_asked_for(running: list[Up], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from celery import Celery, signals
@@ -45,6 +47,8 @@ Role = Literal["infer", "side"]
 _log = logging.getLogger(__name__)
 #: Preparation waits for disks and networks as much as it computes.
 _SIDE_THREADS = 4
+#: By how much side workers are nicer than engines: while both want a core, they get a tenth of it.
+_NICE = 10
 #: A thread that comes back from Redis, a disk or torch waits up to this long for the interpreter while another one
 #: computes; a part takes a hundred such steps, and Python's own limit is 5 ms.
 _SWITCH_S = 0.0005
@@ -162,6 +166,8 @@ class Worker:
             sys.setswitchinterval(_SWITCH_S)
             self.load_engine()
             self.deltas.start()
+        else:
+            _give_way()
         self._register_task(self.runner())
         for service in self.services:
             service.start()
@@ -279,6 +285,16 @@ class Worker:
             self.deltas.stop()
             self.engine.stop()
         log(_log, "worker ended", worker=self.name, exit_code=self.exit_code)
+
+
+def _give_way() -> None:
+    """Leave cores to engines and API from here on; threads that run already, such as the leases', keep their rank."""
+    os.nice(_NICE)
+    # Where the kernel shares cores out by session first, niceness counts within one only, and `phi4 up` gives each
+    # process its own. A session that others share, such as a terminal's, stays as it is.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 # Celery warns root because of pickle, which this service does not accept.
