@@ -80,10 +80,10 @@ _NEXT_END, _TAKEN = attrgetter("next_end"), attrgetter("taken")
 
 
 def measured() -> Measured:
-    """Read the figures of one H200 and of the queue."""
-    gpu, first, queue = (_figures(name) for name in ("gpu-1x-h200", "gpu-1x-h200-first", "redis"))
+    """Read the figures of one H100 and of the queue."""
+    gpu, queue = (_figures(name) for name in ("gpu-1x-h100-80gb-hbm3", "redis"))
     return Measured(
-        gpu["tuned_service_pages_per_second"], first["one_at_a_time_pages_per_second"], queue["redis_ms_per_job"]
+        gpu["tuned_service_pages_per_second"], gpu["one_at_a_time_pages_per_second"], queue["redis_ms_per_job"]
     )
 
 

@@ -20,16 +20,27 @@ _MARK = re.compile(
 
 
 def table(names: Sequence[str] = ()) -> str:
-    """Make the table: one row a figure, with its conditions, and a line on machine and date for each run."""
+    """Make the table: one row a figure, with its cards and conditions, and a line on machine and date for each run."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "bench" / "results").glob("*.json"))}
-    figures = [figure for run in runs.values() for figure in run["figures"] if not names or figure["name"] in names]
+    figures = [
+        figure | {"cards": _cards(run)}
+        for run in runs.values()
+        for figure in run["figures"]
+        if not names or figure["name"] in names
+    ]
     if missing := set(names) - {figure["name"] for figure in figures}:
         raise ValueError(f"no figure is called {missing.pop()}")
-    rows = [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['conditions']} |" for f in figures]
+    rows = [f"| {f['name']} | {f['value']:g} {f['unit']} | {f['cards']}{f['conditions']} |" for f in figures]
     notes = "; ".join(f"{name}: {run['date'][:10]}, {_machine(run)}" for name, run in runs.items())
     return "\n".join(
         ["| figure | value | conditions |", "|---|---|---|", *rows, *(() if names else ("", f"Measured on {notes}."))]
     )
+
+
+def _cards(run: dict[str, Any]) -> str:
+    """The cards a figure was measured on, for the same one may be there for several; '' for none."""
+    cards = run["machine"].get("gpus", [])
+    return f"{len(cards)} × {cards[0].removeprefix('NVIDIA ')}: " if cards else ""
 
 
 def _machine(run: dict[str, Any]) -> str:

@@ -141,7 +141,7 @@ def test_the_table_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     cores = json.loads((tmp_path / "bench/results/gpu-2x-h200.json").read_text())["machine"]["cores"]
     written = table.table()
-    assert "| stock_pages_per_second | 5.5 pages/s | 96 in flight |" in written
+    assert "| stock_pages_per_second | 5.5 pages/s | 2 × H200: 96 in flight |" in written
     assert f", 2 × NVIDIA H200 (driver 580.65), {cores} cores of " in written
     assert written.endswith(", vllm 0.26.0, torch 2.11.0.")
 
