@@ -20,7 +20,7 @@ from transformers import AutoProcessor
 from worker.engines.crops import grid
 from worker.engines.fast_crops import FastCrops
 from worker.engines.fast_parts import quicken, same_pictures
-from worker.engines.fast_sounds import FastSounds
+from worker.engines.fast_sounds import FastSounds, features, log_mel
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
 
@@ -33,6 +33,10 @@ def processor(tiny_phi4: Path) -> Any:
 
 def _quicken(processor: Any) -> None:
     quicken(processor, find_grid=grid, tokens_of=lambda frames: -(-frames // 8))
+
+
+def _fast_sounds(processor: Any) -> FastSounds:
+    return FastSounds(processor.audio_processor, lambda frames: -(-frames // 8))
 
 
 def test_parts_that_give_the_same_take_their_place(processor: Any) -> None:
@@ -87,11 +91,39 @@ def test_pictures_of_any_shape_are_cut_alike(processor: Any, size: tuple[int, in
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 16_001, 479_999])
 def test_sounds_of_any_length_have_the_same_features(processor: Any, samples: int) -> None:
-    """Also of one frame; in bf16, which the model computes in, they are equal but for roundings."""
-    noise = np.random.default_rng(2).normal(0, 0.2, samples).astype(np.float32)
+    """Also of one frame; in bf16, which the model computes in, they are equal but for roundings.
+
+    Of sound of 16 bits, as preparation writes it; of finer sound, what lies below is lost.
+    """
+    noise = np.random.default_rng(2).integers(-20_000, 20_000, samples).astype(np.float32) / 32_768
     theirs = processor.audio_processor([(noise, 16_000)])
 
-    ours = FastSounds(processor.audio_processor, lambda frames: -(-frames // 8))([(noise, 16_000)])
+    ours = _fast_sounds(processor)([(noise, 16_000)])
 
-    torch.testing.assert_close(ours["input_audio_embeds"], theirs["input_audio_embeds"], rtol=0, atol=0.02)
+    (rows,) = ours["input_audio_embeds"]
+    torch.testing.assert_close(features(rows), theirs["input_audio_embeds"][0], rtol=0, atol=0.02)
     assert ours["audio_embed_sizes"].tolist() == theirs["audio_embed_sizes"].tolist()
+
+
+def test_sounds_of_one_prompt_may_differ_in_length(processor: Any) -> None:
+    """vLLM takes as many rows of each as it has frames; what stands there is the sound, bit by bit if it has 16."""
+    rng = np.random.default_rng(3)
+    sounds = [rng.integers(-32_768, 32_768, samples).astype(np.int16) for samples in (400, 5_000, 16_077)]
+    audios = [(sound.astype(np.float32) / 32_768, 16_000) for sound in sounds]
+
+    laid_out = _fast_sounds(processor)(audios)["input_audio_embeds"]
+
+    for sound, rows in zip(sounds, laid_out, strict=True):
+        frames = (len(sound) - 400) // 160 + 1
+        heard = log_mel(torch.from_numpy(sound))
+        assert heard.shape == (frames, 80)
+        assert torch.equal(features(rows[:frames]), heard)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "complaint"), [(399, 16_000, "400 samples at least"), (8_000, 8_000, "16000 samples a second")]
+)
+def test_sounds_that_cannot_be_heard_are_refused(processor: Any, samples: int, rate: int, complaint: str) -> None:
+    """Shorter than a window, or of another rate: vLLM resamples before."""
+    with pytest.raises(ValueError, match=complaint):
+        _fast_sounds(processor)([(np.zeros(samples, np.float32), rate)])

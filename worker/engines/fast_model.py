@@ -20,13 +20,14 @@ from vllm.model_executor.models.phi4mm import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
 
-from worker.engines import fast_pictures
+from worker.engines import fast_pictures, fast_sounds
 from worker.engines.crops import CROP
 from worker.engines.fast_parts import quicken
 from worker.engines.fast_speech import FastSpeech, fits
 
 #: Of each clip: whether its prompt has pictures too.
 _BESIDE_PICTURES = "audio_beside_pictures"
+_SOUNDS = "input_audio_embeds"
 
 
 class FastInfo(Phi4MMProcessingInfo):  # type: ignore[misc]
@@ -52,7 +53,7 @@ class FastProcessor(Phi4MMMultiModalProcessor):  # type: ignore[misc]
         fields = dict(super()._get_mm_fields_config(hf_inputs, *more, **named))
         for name in ("image_sizes", "image_attention_mask", "num_img_tokens"):
             fields[name] = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
-        pictures, clips = (len(hf_inputs.get(name, ())) for name in ("image_sizes", "input_audio_embeds"))
+        pictures, clips = (len(hf_inputs.get(name, ())) for name in ("image_sizes", _SOUNDS))
         hf_inputs[_BESIDE_PICTURES] = torch.full((clips,), pictures > 0)
         fields[_BESIDE_PICTURES] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
         return fields
@@ -74,7 +75,14 @@ class FastPhi4MM(Phi4MMForCausalLM):  # type: ignore[misc]
     def embed_multimodal(self, **inputs: Any) -> Any:
         """Embed what a step brings; vLLM gives one modality at a time."""
         self._beside_pictures = inputs.pop(_BESIDE_PICTURES, None)
+        if (sounds := inputs.get(_SOUNDS)) is not None:
+            inputs[_SOUNDS] = [self._heard(sound) for sound in sounds]
         return super().embed_multimodal(**inputs)
+
+    def _heard(self, sound: Tensor) -> Tensor:
+        """The features of a clip, in the model's precision; the checkpoint's own processor has made them already."""
+        dtype = next(self.embed_tokens_extend.parameters()).dtype
+        return (sound if sound.is_floating_point() else fast_sounds.features(sound)).to(dtype)
 
     def _process_audio_input(self, audio_input: Any, audio_projection_mode: str) -> Any:
         """Project clips beside pictures as Microsoft's code does, and not like vLLM, which knows each clip alone."""
@@ -92,8 +100,6 @@ class FastPhi4MM(Phi4MMForCausalLM):  # type: ignore[misc]
 
     def _embed_clips(self, clips: Sequence[Tensor], mode: str) -> Sequence[Tensor]:
         embedding = self.embed_tokens_extend
-        dtype = next(embedding.parameters()).dtype
-        clips = [clip.to(dtype) for clip in clips]
         if self._fast_speech is None or not all(fits(len(clip)) for clip in clips):
             return [embedding(clip, audio_projection_mode=mode) for clip in clips]
         project = embedding.audio_projection_for_vision if mode == "vision" else embedding.audio_projection
