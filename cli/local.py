@@ -116,8 +116,8 @@ def _service(settings: Settings, env: dict[str, str], *, to_files: bool) -> Iter
     # The first API's figures are where the settings say, the workers' next to them, those of more APIs behind them all.
     programs = [
         ("infer", ("worker", "infer"), 1),
-        *((name, ("worker", "side"), 2 + number) for number, name in enumerate(_numbered("side", sides))),
-        *((name, ("api",), sides + 1 + number) for number, name in enumerate(_numbered(_API, apis)) if number),
+        *((name, ("worker", "side"), offset) for offset, name in enumerate(_numbered("side", sides), 2)),
+        *((name, ("api",), offset) for offset, name in enumerate(_numbered(_API, apis)[1:], sides + 2)),
         (_API, ("api",), 0),
     ]
     for name, module, offset in programs:
@@ -141,7 +141,7 @@ def _heaps(settings: Settings, name: str) -> str:
 
 
 def _numbered(name: str, count: int) -> list[str]:
-    return [name, *(f"{name}-{number}" for number in range(2, count + 1))][:count]
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
 
 
 def api_processes(settings: Settings) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs this file in .venv-vllm")
@@ -18,7 +19,8 @@ from vllm.model_executor.models.phi4mm_audio import AudioEmbedding, ConformerEnc
 from phi4.settings import load
 from tests.tiny_phi4.config import model_config
 from tests.tiny_phi4.sizes import MEL_BINS, TINY
-from worker.engines import engine_core, fast_conformer, fast_pictures, fast_tower, vllm_start
+from worker.engines import engine_core, fast_conformer, fast_pictures, fast_sounds, fast_tower, vllm_start
+from worker.engines.fast_sounds import FastSounds
 from worker.engines.fast_speech import FastSpeech, fits
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
@@ -298,6 +300,21 @@ def test_a_release_that_was_not_tested_runs_vllms_own_model(
     assert "0.99.0 was not tested" in caplog.text
     assert "0.32.x" in caplog.text
     assert not vllm_start.kind(load())["tuned"]
+
+
+def test_sound_comes_as_samples_or_as_features() -> None:
+    """Samples are heard where the model is; features that the checkpoint's own processor made stay as they are."""
+    model = SimpleNamespace(embed_tokens_extend=torch.nn.Linear(1, 1, dtype=torch.bfloat16))
+    noise = np.random.default_rng(4).integers(-20_000, 20_000, 2_000).astype(np.float32) / 32_768
+    (rows,) = FastSounds(None, lambda frames: frames)([(noise, 16_000)])["input_audio_embeds"]
+    features = fast_sounds.features(rows)
+
+    from worker.engines.fast_model import FastPhi4MM  # warns as it is imported
+
+    for sound in (rows, features):
+        heard = FastPhi4MM._heard(model, sound)
+        assert heard.dtype == torch.bfloat16
+        assert torch.equal(heard, features.bfloat16())
 
 
 @pytest.mark.parametrize(("stock", "tuned"), [(False, True), (True, False)])
