@@ -126,6 +126,6 @@ class Watch:
         """Cancel the job; one that has ended stays as it is."""
         services = self._services
         try:
-            services.tickets.wake(services.store.jobs.cancel(self._job.id, Cancelled(_LEFT)))
+            services.tickets.wake(services.store.jobs.cancel(self._job.id, Cancelled(_LEFT)).wake)
         except Phi4Error:  # Redis is away; its deadline will end the job
             return

@@ -86,12 +86,13 @@ def blueprint(services: Services) -> Blueprint:
     def cancel(job_id: str) -> Response:
         """Ask a job to stop; a job that ended stays as it is."""
         job = live(services, job_id, caller().sees)
-        services.tickets.wake(services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner.")))
+        stopping = services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner."))
+        services.tickets.wake(stopping.wake)
         if job.webhook_url:
             services.tickets.wake("webhooks")
-        before, job = job.status, services.store.jobs.get(job.id, job.owner)
-        if job.status != before:
-            log(_log, f"job {job.status}", **job.log_context())
+        job = services.store.jobs.get(job.id, job.owner)
+        if stopping.status:
+            log(_log, f"job {stopping.status}", **job.log_context())
         return jsonify(services.views.one(job))
 
     @routes.post("/<job_id>/retry")

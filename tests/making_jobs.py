@@ -12,7 +12,7 @@ from phi4.errors import Cancelled, LeaseLost, WorkerLost
 from phi4.job import Input, Job, NewJob, Part, Unit, error_json, new_id
 from phi4.store import Hook, Reaped, Store
 from phi4.store.keys import PATTERNS, key
-from phi4.store.work import Outcome
+from phi4.store.work import Outcome, Reported
 from tests.conftest import eventually
 
 VISION = "infer.vision.normal"
@@ -58,9 +58,7 @@ def claim(store: Store, queue: str = VISION, *, worker: str = WORKER, lease_ms: 
     return unit
 
 
-def plan(
-    store: Store, prepare: Unit, parts: int, *, first: int = 0, sealed: bool = True, pages: int = 1
-) -> tuple[int, Unit | None]:
+def plan(store: Store, prepare: Unit, parts: int, *, first: int = 0, sealed: bool = True, pages: int = 1) -> Reported:
     """Add parts to a job, each of so many pages."""
     specs: list[dict[str, Any]] = [{"input": 0, "page": first + n + 1} for n in range(parts)]
     if pages > 1:
@@ -77,7 +75,7 @@ def prepared(store: Store, parts: int = 1, owner: str = "local", **fields: Any) 
 
 def complete(store: Store, part: Unit, outcome: Outcome = DONE) -> Unit | None:
     """Report a part; gives the job's finishing when it fell to this report."""
-    return store.work.complete(part, outcome, WORKER, LONG_MS)[1]
+    return store.work.complete(part, outcome, WORKER, LONG_MS).finish
 
 
 #: Where a job may be; `cancelled` and `completed` are its end.

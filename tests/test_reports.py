@@ -1,26 +1,116 @@
-"""Libraries that report what they run to their makers are kept from it."""
+"""What follows a worker's report: queues are woken, and a job's end is told once, by the step that brought it about."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 import pytest
 
-#: Each loads ONNX Runtime as the service does, and lets it judge something.
-LOADS = {
-    "the speech detector": "from worker.media.voice import Detector; Detector().judge(zeros((1, 512), float32))",
-    "the cpu engine": "from worker.engines.cpu import CpuEngine; CpuEngine(threads=1).start(print)",
-}
+from phi4.blobs import Blobs
+from phi4.errors import Cancelled
+from phi4.queue import Tickets, celery_app
+from phi4.store import Store
+from phi4.store.keys import key
+from tests.making_jobs import DONE, FAILED, LONG_MS, WORKER, claim, finished, prepared, raw, submit
+from worker.reaper import Reaper
+from worker.reports import Reports
 
 
-@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS.keys())
-def test_onnx_runtime_makes_itself_no_identity(load: str, tmp_path: Path) -> None:
-    """It would keep one beside its unsent reports in the user's cache."""
-    env = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
-    code = f"from numpy import float32, zeros\n{load}"
-    subprocess.run([sys.executable, "-c", code], env=env | {"HOME": str(tmp_path)}, check=True, timeout=120)
+@pytest.fixture
+def tickets(valkey: str) -> Tickets:
+    """Tickets on the broker of the tests."""
+    return Tickets(celery_app(valkey))
 
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
+
+@pytest.fixture
+def reports(store: Store, tickets: Tickets, caplog: pytest.LogCaptureFixture) -> Reports:
+    """One worker's; what it logs is kept."""
+    caplog.set_level(logging.INFO)
+    return Reports(store, tickets)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Every end that was told."""
+    return [record.message for record in caplog.records if record.name == "worker.reports"]
+
+
+def test_a_part_that_is_put_back_tells_nothing_of_an_end_by_another(
+    store: Store, reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another thread may take it, run it and end the job before the first one has said that it put it back."""
+    prepared(store, 1)
+    part = claim(store)
+    put_back = store.work.put_back(part, counts=True)
+    again = claim(store)
+    done = store.work.complete(again, DONE, WORKER, LONG_MS)
+    assert done.finish is not None
+    ended = store.work.end(done.finish, "failed", error={"code": "engine_failed"})
+
+    reports.follow(done.finish, ended)
+    reports.follow(again, done)
+    reports.follow(part, put_back)
+
+    assert told(caplog) == ["job failed"]
+
+
+def test_a_part_that_stops_its_job_s_last_tells_of_the_cancel(
+    store: Store, reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cancelling is the wish; the end is the last part's."""
+    job = prepared(store, 2, window=2)
+    first, last = claim(store), claim(store)
+    assert store.jobs.cancel(job.id, Cancelled()).status == "cancelling"
+    assert store.jobs.cancel(job.id, Cancelled()).status == ""
+
+    for part in (first, last):
+        reports.follow(part, store.work.put_back(part, counts=False))
+
+    assert told(caplog) == ["job cancelled"]
+
+
+def test_a_part_that_fails_while_its_job_is_stopped_tells_of_the_end_too(
+    store: Store, reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had not heard of the wish yet; nothing is left to be put together."""
+    job = prepared(store, 1)
+    part = claim(store)
+    store.jobs.cancel(job.id, Cancelled())
+
+    reports.follow(part, store.work.complete(part, FAILED, WORKER, LONG_MS))
+
+    assert told(caplog) == ["job cancelled"]
+
+
+def test_a_worker_that_died_is_spoken_for_by_the_reaper(
+    store: Store, tickets: Tickets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its job ends when its lease has run out; the reaper's round brings that about."""
+    caplog.set_level(logging.INFO)
+    job = prepared(store, 1)
+    part = claim(store)
+    store.jobs.cancel(job.id, Cancelled())
+    raw(store).zadd(key("leases"), {part.member: 1})
+
+    Reaper(store, Blobs(f"file://{tmp_path}"), tickets, worker="w", every=1, max_deaths=3).round()
+
+    assert told(caplog) == ["job cancelled"]
+
+
+def test_a_waiting_job_s_cancel_is_its_end(store: Store) -> None:
+    """The API tells of that one."""
+    job = submit(store)
+
+    assert store.jobs.cancel(job.id, Cancelled()).status == "cancelled"
+
+
+def test_a_job_that_was_deleted_since_is_not_told_of(
+    store: Store, reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is nothing any more to tell of."""
+    job = finished(store)
+    store.jobs.delete(job.id)
+
+    reports.tell_end(job.id)
+
+    assert told(caplog) == []

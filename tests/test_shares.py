@@ -70,7 +70,7 @@ def test_a_finished_page_reports_the_pages_it_let_in(store: Store) -> None:
     prepared(store, 2, share=TWO_PAGES)
     prepared(store, 1, share=TWO_PAGES)
 
-    assert store.work.complete(claim(store), DONE, WORKER, LONG_MS)[0] == 1
+    assert store.work.complete(claim(store), DONE, WORKER, LONG_MS).let_in == 1
 
 
 def cancel(store: Store, job: NewJob, part: Unit) -> None:

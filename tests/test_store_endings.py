@@ -10,6 +10,7 @@ from phi4.errors import Cancelled
 from phi4.job import NewJob, Status, error_json
 from phi4.store import Store
 from phi4.store.keys import key
+from phi4.store.work import Reported
 from tests.making_jobs import (
     FAILED,
     LONG_MS,
@@ -54,7 +55,7 @@ def cancelled(store: Store, job: NewJob, *, result: str = "") -> None:
 def test_a_queued_job_is_cancelled_at_once(store: Store) -> None:
     """Nobody has to be waited for."""
     job = submit(store)
-    assert store.jobs.cancel(job.id, CANCEL) == ""
+    assert store.jobs.cancel(job.id, CANCEL).wake == ""
     cancelled(store, job)
 
 
@@ -67,7 +68,7 @@ def test_a_job_in_preparation_is_cancelled_when_that_has_stopped(store: Store) -
     store.jobs.cancel(job.id, CANCEL)
     assert read(store, job).status == "cancelling"
     assert store.work.heartbeat([prepare.member], LONG_MS) == ["stop"]
-    assert plan(store, prepare, 1, first=1, sealed=False) == (0, None)
+    assert plan(store, prepare, 1, first=1, sealed=False) == Reported(let_in=0, finish=None, wake="", ended=False)
     assert read(store, job).status == "cancelling"
     store.work.put_back(prepare, counts=False)
     cancelled(store, job)
@@ -79,7 +80,7 @@ def test_a_preparation_that_ends_before_it_hears_of_the_cancel_ends_the_job(stor
     job = submit(store)
     prepare = claim(store, "prepare")
     store.jobs.cancel(job.id, CANCEL)
-    assert plan(store, prepare, 5) == (0, None)
+    assert plan(store, prepare, 5) == Reported(let_in=0, finish=None, wake="", ended=True)
     cancelled(store, job)
 
 
@@ -105,9 +106,9 @@ def test_a_running_job_is_cancelled_when_its_parts_have_stopped(store: Store) ->
     running = [claim(store) for _ in range(2)]
     store.jobs.cancel(job.id, CANCEL)
     assert store.work.heartbeat([u.member for u in running], LONG_MS) == ["stop", "stop"]
-    assert store.work.put_back(running[0], counts=False) == ""
+    assert store.work.put_back(running[0], counts=False).wake == ""
     assert read(store, job).status == "cancelling"
-    assert store.work.put_back(running[1], counts=False) == ""
+    assert store.work.put_back(running[1], counts=False).wake == ""
     cancelled(store, job)
 
 
@@ -117,7 +118,7 @@ def test_what_a_cancelled_job_had_done_is_kept(store: Store) -> None:
     done, running = claim(store), claim(store)
     complete(store, done)
     store.jobs.cancel(job.id, CANCEL)
-    assert store.work.put_back(running, counts=False) == "prepare"
+    assert store.work.put_back(running, counts=False).wake == "prepare"
     assert read(store, job).status == "cancelling"
     finish = claim(store, "prepare")
     assert finish.name == "finish"
@@ -151,7 +152,7 @@ def test_a_job_cancelled_while_it_is_being_finished_is_cancelled(store: Store) -
     job = prepared(store)
     finish = complete(store, claim(store))
     assert finish is not None
-    assert store.jobs.cancel(job.id, CANCEL) == ""
+    assert store.jobs.cancel(job.id, CANCEL).wake == ""
     assert read(store, job).status == "cancelling"
     assert store.work.heartbeat([finish.member], LONG_MS) == ["ok"]
     store.work.end(finish, "completed", result="r")
@@ -186,13 +187,13 @@ def test_a_job_that_ended_cannot_be_cancelled(store: Store) -> None:
     """Nor can a second cancel change the first one's words, nor an unknown job be told anything."""
     done = finished(store)
     before = read(store, done)
-    assert store.jobs.cancel(done.id, CANCEL) == ""
+    assert store.jobs.cancel(done.id, CANCEL).wake == ""
     assert read(store, done) == before
     job = submit(store)
     store.jobs.cancel(job.id, CANCEL)
     store.jobs.cancel(job.id, Cancelled("Again."))
     assert read(store, job).error == error_json(CANCEL, "cancel")
-    assert store.jobs.cancel("job_none", CANCEL) == ""
+    assert store.jobs.cancel("job_none", CANCEL).wake == ""
     assert store.jobs.find("job_none") is None
 
 
@@ -203,7 +204,7 @@ def test_a_preparation_that_fails_fails_the_job(store: Store) -> None:
     """The error is the job's."""
     job = submit(store)
     error = {"code": "encrypted_pdf", "message": "No."}
-    assert store.work.end(claim(store, "prepare"), "failed", error=error) == ""
+    assert store.work.end(claim(store, "prepare"), "failed", error=error).wake == ""
     assert (read(store, job).status, read(store, job).error) == ("failed", error)
     assert nothing_waits(store)
 
@@ -216,10 +217,10 @@ def test_a_preparation_that_fails_late_waits_for_the_parts_that_run(store: Store
     done, running = claim(store), claim(store)
     complete(store, done)
     error = {"code": "fetch_failed", "message": "No."}
-    assert store.work.end(prepare, "failed", error=error) == ""
+    assert store.work.end(prepare, "failed", error=error).wake == ""
     assert read(store, job).status == "in_progress"
     assert store.work.heartbeat([running.member], LONG_MS) == ["stop"]
-    assert store.work.put_back(running, counts=False) == "prepare"
+    assert store.work.put_back(running, counts=False).wake == "prepare"
     store.work.end(claim(store, "prepare"), "completed", result="r")
     assert (read(store, job).status, read(store, job).error) == ("failed", error)
     assert nothing_waits(store)

@@ -217,7 +217,7 @@ def test_a_server_that_cannot_write_its_disk_is_full_storage(store: Store) -> No
 def test_a_part_put_back_runs_again(store: Store, counts: bool, tries: int) -> None:
     """Its try counts when it failed, and not when its worker was told to go."""
     job = prepared(store)
-    assert store.work.put_back(claim(store), counts=counts) == VISION
+    assert store.work.put_back(claim(store), counts=counts).wake == VISION
     assert store.work.waiting() == {VISION: 1}
     again = claim(store)
     assert (again.name, again.token, again.tries, again.suspect) == ("0", "2", tries, False)
@@ -228,11 +228,11 @@ def test_a_part_put_back_runs_again(store: Store, counts: bool, tries: int) -> N
 def test_a_preparation_and_a_finishing_put_back_wait_with_the_side_worker(store: Store) -> None:
     """Both go where they came from."""
     submit(store)
-    assert store.work.put_back(claim(store, "prepare"), counts=True) == "prepare"
+    assert store.work.put_back(claim(store, "prepare"), counts=True).wake == "prepare"
     prepare = claim(store, "prepare")
     assert prepare.tries == 1
     plan(store, prepare, 1)
     finish = complete(store, claim(store))
     assert finish is not None
-    assert store.work.put_back(finish, counts=False) == "prepare"
+    assert store.work.put_back(finish, counts=False).wake == "prepare"
     assert claim(store, "prepare").name == "finish"

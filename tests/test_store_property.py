@@ -18,6 +18,7 @@ from phi4.errors import Cancelled, LeaseLost, NotRetryable
 from phi4.job import Job, NewJob, Share, Unit
 from phi4.store import Store
 from phi4.store.keys import key
+from phi4.store.work import Reaped, Reported
 from tests.making_jobs import (
     DEATHS,
     DONE,
@@ -27,7 +28,6 @@ from tests.making_jobs import (
     WORKER,
     check_store,
     claim,
-    complete,
     new_job,
     plan,
     raw,
@@ -45,6 +45,8 @@ class Known:
     status: str = "queued"
     result: str = ""
     ends: int = 0
+    told: int = 0  #: ends that a step said it had brought about
+    untold: int = 0  #: those by expiry, which are told when the job is erased
     runs: int = 1
     deleted: bool = False
 
@@ -84,7 +86,7 @@ class Walk(RuleBasedStateMachine):
     @rule(known=jobs)
     def cancel(self, known: Known) -> None:
         """Cancel a job, ended or not."""
-        self.store.jobs.cancel(known.job.id, Cancelled())
+        known.told += self.store.jobs.cancel(known.job.id, Cancelled()).status == "cancelled"
 
     @rule(known=jobs)
     def retry(self, known: Known) -> None:
@@ -123,7 +125,7 @@ class Walk(RuleBasedStateMachine):
         found = self.store.jobs.find(unit.job.id)
         with self._reporting():
             first = found.added if found else 0
-            _, finish = plan(self.store, unit, parts, first=first, sealed=sealed, pages=pages)
+            finish = self._heard(unit, plan(self.store, unit, parts, first=first, sealed=sealed, pages=pages))
             return multiple() if finish is None else finish
         return multiple()
 
@@ -132,7 +134,7 @@ class Walk(RuleBasedStateMachine):
         """Prepare the next job in one go, and begin with the next part: walks would else seldom come so far."""
         if unit := self.store.work.claim("prepare", WORKER, LONG_MS):
             with self._reporting():
-                plan(self.store, unit, parts, first=unit.job.added, pages=pages)
+                self._heard(unit, plan(self.store, unit, parts, first=unit.job.added, pages=pages))
         part = self.store.work.claim(VISION, WORKER, LONG_MS)
         return multiple() if part is None else part
 
@@ -141,19 +143,20 @@ class Walk(RuleBasedStateMachine):
         """Report a unit as done or failed; it may have been lost, or reported before."""
         with self._reporting():
             if unit.name not in ("prepare", "finish"):
-                finish = complete(self.store, unit, DONE if well else FAILED)
+                outcome = DONE if well else FAILED
+                finish = self._heard(unit, self.store.work.complete(unit, outcome, WORKER, LONG_MS))
                 return multiple() if finish is None else finish
             if unit.name == "finish" and well:
-                self.store.work.end(unit, "completed", result=f"by {unit.token}")
+                self._heard(unit, self.store.work.end(unit, "completed", result=f"by {unit.token}"))
             else:
-                self.store.work.end(unit, "failed", error={"code": "x"})
+                self._heard(unit, self.store.work.end(unit, "failed", error={"code": "x"}))
         return multiple()
 
     @rule(unit=held, counts=st.booleans())
     def put_back(self, unit: Unit, counts: bool) -> None:
         """Return a unit to its queue."""
         with self._reporting():
-            self.store.work.put_back(unit, counts=counts)
+            self._heard(unit, self.store.work.put_back(unit, counts=counts))
 
     @rule(unit=held, alone=st.booleans())
     def die(self, unit: Unit, alone: bool) -> None:
@@ -162,14 +165,14 @@ class Walk(RuleBasedStateMachine):
             if alone:
                 self.store.work.runs_alone(unit)
         raw(self.store).zadd(key("leases"), {unit.member: 1}, xx=True)
-        reap(self.store)
+        self._reap()
 
     @rule(unit=held)
     def obey(self, unit: Unit) -> None:
         """Do what the heartbeat says."""
         [beat] = self.store.work.heartbeat([unit.member], LONG_MS)
         if beat == "stop":
-            self.store.work.put_back(unit, counts=False)
+            self._heard(unit, self.store.work.put_back(unit, counts=False))
 
     # -- the clock
 
@@ -179,9 +182,24 @@ class Walk(RuleBasedStateMachine):
         raw(self.store).zadd(key(what), {known.job.id: 1}, xx=what == "expiries")
         if what == "expiries":
             self.expiring.add(known.job.id)
-        reap(self.store)
+        self._reap()
 
     # -- what must hold
+
+    def _heard(self, unit: Unit, reported: Reported) -> Unit | None:
+        """Note whether a report ended its job; gives the job's finishing when it fell to this report."""
+        self._of(unit.job.id).told += reported.ended
+        return reported.finish
+
+    def _reap(self) -> Reaped:
+        reaped = reap(self.store)
+        for job_id in reaped.ended:
+            self._of(job_id).told += 1
+        return reaped
+
+    def _of(self, job_id: str) -> Known:
+        [known] = [known for known in self.known if known.job.id == job_id]
+        return known
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -215,9 +233,11 @@ class Walk(RuleBasedStateMachine):
                 assert found.result == ("" if status == "expired" else known.result)
             elif status in TERMINAL:
                 known.ends += 1
+                known.untold += status == "expired"
                 known.result = found.result
                 assert found.ended_ms
             known.status = status
+            assert known.told == known.ends - known.untold, "each end is told by one step"
             self._check_events(known, found)
         assert sum(self.store.jobs.ended().values()) == sum(k.ends for k in self.known), "each end is counted once"
 
@@ -247,7 +267,7 @@ class Walk(RuleBasedStateMachine):
         """Let every lease end, reap, and do one unit well; False when there was nothing to do."""
         for member in raw(self.store).zrange(key("leases"), 0, -1):
             raw(self.store).zadd(key("leases"), {member: 1})
-        reaped = reap(self.store)
+        reaped = self._reap()
         for queue in ("prepare", VISION):
             if self.store.work.waiting().get(queue):
                 self._do(claim(self.store, queue))
@@ -257,11 +277,11 @@ class Walk(RuleBasedStateMachine):
     def _do(self, unit: Unit) -> None:
         finish: Unit | None = unit
         if unit.name == "prepare":
-            _, finish = plan(self.store, unit, 1)
+            finish = self._heard(unit, plan(self.store, unit, 1))
         elif unit.name != "finish":
-            finish = complete(self.store, unit)
+            finish = self._heard(unit, self.store.work.complete(unit, DONE, WORKER, LONG_MS))
         if finish is not None:
-            self.store.work.end(finish, "completed", result="drained")
+            self._heard(finish, self.store.work.end(finish, "completed", result="drained"))
 
 
 @pytest.mark.timeout(120)

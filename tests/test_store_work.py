@@ -11,7 +11,7 @@ from phi4.errors import Cancelled, LeaseLost
 from phi4.job import Unit
 from phi4.store import Store
 from phi4.store.keys import key
-from phi4.store.work import Outcome
+from phi4.store.work import Outcome, Reported
 from tests.making_jobs import (
     DONE,
     FAILED,
@@ -109,7 +109,7 @@ def test_a_record_of_a_newer_version_stays_in_the_queue(store: Store) -> None:
 def test_no_more_parts_than_the_window_wait_or_run(store: Store, window: int) -> None:
     """Each part that ends lets the next one in, until all are done."""
     job = submit(store, window=window)
-    let_in, _ = plan(store, claim(store, "prepare"), 8)
+    let_in = plan(store, claim(store, "prepare"), 8).let_in
     running: list[Unit] = []
     assert let_in == min(window, 8)
     while unit := store.work.claim(VISION, WORKER, LONG_MS):
@@ -128,10 +128,10 @@ def test_parts_are_let_in_while_preparation_goes_on(store: Store) -> None:
     """The first pages are read before the last one is made; the job is not finished before it is sealed."""
     job = submit(store, window=2)
     prepare = claim(store, "prepare")
-    assert plan(store, prepare, 1, sealed=False) == (1, None)
+    assert plan(store, prepare, 1, sealed=False) == Reported(let_in=1, finish=None, wake="", ended=False)
     assert complete(store, claim(store)) is None
     assert (read(store, job).status, read(store, job).prepared_ms) == ("in_progress", 0)
-    assert plan(store, prepare, 1, first=1) == (1, None)
+    assert plan(store, prepare, 1, first=1).let_in == 1
     assert complete(store, claim(store)) is not None
 
 
@@ -152,8 +152,8 @@ def test_a_preparation_run_again_leaves_known_parts_as_they_are(store: Store) ->
 def test_a_job_without_parts_is_finished_by_its_preparation(store: Store) -> None:
     """There is nothing to wait for."""
     submit(store)
-    let_in, finish = plan(store, claim(store, "prepare"), 0)
-    assert (let_in, finish is not None) == (0, True)
+    planned = plan(store, claim(store, "prepare"), 0)
+    assert (planned.let_in, planned.finish is not None) == (0, True)
 
 
 # -- fencing: who may report
@@ -246,9 +246,9 @@ def test_a_worker_that_does_not_finish_jobs_leaves_it_to_others(store: Store) ->
     """One that keeps a GPU full: the finishing waits in the queue of the side workers, who are woken."""
     job = prepared(store, 1)
 
-    let_in, finish, queue = store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
+    reported = store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
 
-    assert (let_in, finish, queue) == (0, None, "prepare")
+    assert reported == Reported(let_in=0, finish=None, wake="prepare", ended=False)
     waiting = claim(store, "prepare")
     assert (waiting.job.id, waiting.name) == (job.id, "finish")
     store.work.end(waiting, "completed", result="r")
@@ -276,7 +276,9 @@ def test_a_part_that_is_not_the_last_leaves_nothing_to_finish(store: Store) -> N
     """Nobody is woken for nothing."""
     prepared(store, 2)
 
-    assert store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)[1:] == (None, "")
+    reported = store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
+
+    assert (reported.finish, reported.wake) == (None, "")
 
 
 def test_reports_that_race_hand_out_the_finishing_once(store: Store) -> None:

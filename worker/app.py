@@ -39,6 +39,7 @@ from worker.infer import Infer
 from worker.outgoing import Outgoing
 from worker.prepare import Prepare
 from worker.reaper import Reaper
+from worker.reports import Reports
 from worker.runner import Runner
 from worker.webhooks import Webhooks
 
@@ -140,14 +141,15 @@ class Worker:
         """Build what runs units."""
         settings = self.settings
         arrivals = Arrivals(self.blobs, self.outgoing, settings)
-        finish = Finish(self.store, self.blobs, self.tickets, ResultCache(self.store, settings))
+        reports = Reports(self.store, self.tickets)
+        finish = Finish(self.store, self.blobs, reports, ResultCache(self.store, settings))
         return Runner(
             name=self.name,
             store=self.store,
-            tickets=self.tickets,
+            reports=reports,
             in_flight=self.in_flight,
             finish=finish,
-            prepare=Prepare(self.store, self.blobs, self.tickets, arrivals, finish, settings, worker=self.name),
+            prepare=Prepare(self.store, self.blobs, reports, arrivals, finish, settings, worker=self.name),
             infer=self._infer(self.engine) if self.engine else None,
             on_engine_dead=self._engine_died,
             lease_ms=self.lease_ms,

@@ -13,10 +13,9 @@ from phi4.blobs import Blobs
 from phi4.errors import AllPartsFailed, BlobMissing, BlobsUnavailable, Phi4Error
 from phi4.job import Input, Job, Part, Unit, error_json
 from phi4.log import log
-from phi4.queue import Tickets
 from phi4.store import Store
-from worker import metrics
 from worker.cache import ResultCache
+from worker.reports import Reports
 
 _log = logging.getLogger(__name__)
 #: Seconds between the tries to erase a finished job's files while the blob store is away.
@@ -24,12 +23,12 @@ _ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Finish:
-    """The last step of every job that has a result, and what is told of every job's end."""
+    """The last step of every job that has a result."""
 
-    def __init__(self, store: Store, blobs: Blobs, tickets: Tickets, cache: ResultCache) -> None:
+    def __init__(self, store: Store, blobs: Blobs, reports: Reports, cache: ResultCache) -> None:
         self._store = store
         self._blobs = blobs
-        self._tickets = tickets
+        self._reports = reports
         self._cache = cache
 
     def run(self, unit: Unit) -> None:
@@ -41,10 +40,11 @@ class Finish:
         if error is None:
             key = f"{job.id}/result-{unit.token}.json"
             self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
-        self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
+        reported = self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
+        self.clean_up(job)
         if error is None:
             self._cache.keep(job)
-        self.clean_up(job)
+        self._reports.follow(unit, reported)
 
     def from_earlier(self, prepare: Unit, inputs: Sequence[Input]) -> bool:
         """End a job with an earlier one's result, if there is one that answers it; says whether there was."""
@@ -57,27 +57,16 @@ class Finish:
             self._blobs.put(key, self._blobs.get(earlier.result))
         except BlobMissing:  # the earlier job was deleted in between
             return False
-        self._tickets.wake(self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs]))
+        reported = self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs])
         self.clean_up(job)
-        self.tell_if_ended(job)
+        self._reports.follow(prepare, reported)
         return True
 
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End the job as failed because its result could not be put together."""
-        self._store.work.end(unit, "failed", error=error_json(error, "finish"))
+        reported = self._store.work.end(unit, "failed", error=error_json(error, "finish"))
         self.clean_up(unit.job)
-
-    def tell_if_ended(self, job: Job) -> Job | None:
-        """Log and count a job's end, and have its webhooks sent; nothing when it goes on. Gives the job as it is."""
-        now = self._store.jobs.find(job.id)
-        if now is None or not now.status.is_terminal:
-            return now
-        if now.webhook_url:
-            self._tickets.wake("webhooks")
-        metrics.JOB_SECONDS.labels(now.type, now.status).observe((now.ended_ms - now.queued_ms) / 1000)
-        code = {"code": now.error["code"]} if now.error else {}
-        log(_log, f"job {now.status}", **code, **now.log_context())
-        return now
+        self._reports.follow(unit, reported)
 
     def clean_up(self, job: Job) -> None:
         """Drop what only the making of the result needed; the job has ended, whatever becomes of that."""

@@ -29,13 +29,13 @@ from phi4.errors import (
 )
 from phi4.job import Input, Job, Unit, error_json
 from phi4.params import choose_pages
-from phi4.queue import Tickets
 from phi4.settings import Settings
 from phi4.store import Store
 from worker.arrivals import Arrivals
 from worker.finish import Finish
 from worker.in_flight import Held
 from worker.media import audio, images, pdf
+from worker.reports import Reports
 
 _log = logging.getLogger(__name__)
 Spec = dict[str, Any]
@@ -66,7 +66,7 @@ class Prepare:
         self,
         store: Store,
         blobs: Blobs,
-        tickets: Tickets,
+        reports: Reports,
         arrivals: Arrivals,
         finish: Finish,
         settings: Settings,
@@ -75,7 +75,7 @@ class Prepare:
     ) -> None:
         self._store = store
         self._blobs = blobs
-        self._tickets = tickets
+        self._reports = reports
         self._arrivals = arrivals
         self._finish = finish
         self._settings = settings
@@ -112,7 +112,7 @@ class Prepare:
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End a job that cannot be prepared."""
         try:
-            self._tickets.wake(self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
+            self._reports.follow(unit, self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
             self._blobs.delete_folder(unit.job.scratch)
         except (BlobsUnavailable, LeaseLost):
             return
@@ -246,7 +246,7 @@ class Prepare:
     def _add(
         self, unit: Unit, specs: list[Spec], first: int, expected: int, facts: list[Spec] | None = None
     ) -> Unit | None:
-        let_in, finish = self._store.work.plan(
+        reported = self._store.work.plan(
             unit,
             specs,
             first=first,
@@ -256,8 +256,8 @@ class Prepare:
             expected=expected,
             inputs=facts,
         )
-        self._tickets.wake(unit.job.queue, let_in)
-        return finish
+        self._reports.follow(unit, reported)
+        return reported.finish
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from phi4.log import log
 from phi4.queue import Tickets
 from phi4.store import Store
 from worker import metrics
+from worker.reports import Reports
 
 _log = logging.getLogger(__name__)
 _SWEEP_S = 600.0
@@ -34,6 +35,7 @@ class Reaper:
         self._store = store
         self._blobs = blobs
         self._tickets = tickets
+        self._reports = Reports(store, tickets)
         self._worker = worker
         self._every = every
         self._max_deaths = max_deaths
@@ -59,6 +61,8 @@ class Reaper:
         for job in reaped.stopped:
             metrics.REAPED.labels("deadline").inc()
             log(_log, "job past its deadline", **self._context(job))
+        for job in reaped.ended:
+            self._reports.tell_end(job)
         for job in reaped.expired:
             metrics.REAPED.labels("expired").inc()
             self._erase(job)

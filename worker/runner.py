@@ -13,7 +13,6 @@ from typing import TypeVar
 from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, LeaseLost, Phi4Error, StoreUnavailable
 from phi4.job import Status, Unit
 from phi4.log import log
-from phi4.queue import Tickets
 from phi4.store import Store
 from phi4.tracing import OFF, Span, Tracing
 from worker import metrics
@@ -22,6 +21,7 @@ from worker.gate import Gate
 from worker.in_flight import Held, InFlight
 from worker.infer import Infer
 from worker.prepare import Prepare
+from worker.reports import Reports
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ class Runner:
 
     name: str
     store: Store
-    tickets: Tickets
+    reports: Reports
     in_flight: InFlight
     finish: Finish
     prepare: Prepare
@@ -136,7 +136,6 @@ class Runner:
                 self._put_back(unit, counts=not isinstance(error, StoreUnavailable))
                 return "retried"
             self.prepare.fail(unit, error)
-            self.finish.tell_if_ended(unit.job)
             return "failed"
         if finish is not None:
             self._hand_on(finish)
@@ -152,11 +151,10 @@ class Runner:
         for kind in ("prompt", "completion"):
             metrics.TOKENS.labels(kind).inc((outcome.usage or {}).get(f"{kind}_tokens", 0))
         complete = partial(self.store.work.complete, finishes=self.finishes)
-        let_in, finish, queue = self._persist(lambda: complete(unit, outcome, self.name, self.lease_ms))
-        self.tickets.wake(unit.job.queue, let_in)
-        self.tickets.wake(queue)
-        if finish is not None:
-            self._hand_on(finish)
+        reported = self._persist(lambda: complete(unit, outcome, self.name, self.lease_ms))
+        self.reports.follow(unit, reported)
+        if reported.finish is not None:
+            self._hand_on(reported.finish)
         return "failed" if outcome.error else "done"
 
     def _hand_on(self, finish: Unit) -> None:
@@ -176,15 +174,15 @@ class Runner:
             raise
         except Phi4Error as error:
             self.finish.fail(unit, error)
-        job = self.finish.tell_if_ended(unit.job)
+        job = self.store.jobs.find(unit.job.id)
         return str(job.status) if job else "deleted"
 
     def _put_back(self, unit: Unit, *, counts: bool) -> None:
         try:
-            self.tickets.wake(self._persist(lambda: self.store.work.put_back(unit, counts=counts)))
+            reported = self._persist(lambda: self.store.work.put_back(unit, counts=counts))
         except LeaseLost:
             return
-        self.finish.tell_if_ended(unit.job)
+        self.reports.follow(unit, reported)
 
     def _persist(self, step: Callable[[], _T]) -> _T:
         """Repeat a step while Redis or the blob store is away, for a while. Raises `LeaseLost`, `BlobsUnavailable`."""

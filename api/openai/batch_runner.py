@@ -248,7 +248,8 @@ class BatchRunner:
     def _cancel(self, state: _Open) -> None:
         jobs, state.cancelled = () if state.cancelled else tuple(state.running.values()), True
         for job_id in jobs:
-            self._services.tickets.wake(self._store.jobs.cancel(job_id, Cancelled("The batch was ended.")))
+            stopping = self._store.jobs.cancel(job_id, Cancelled("The batch was ended."))
+            self._services.tickets.wake(stopping.wake)
 
     # -- finalizing
 

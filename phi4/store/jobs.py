@@ -26,6 +26,14 @@ class Submission:
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """What became of the wish that a job ends."""
+
+    wake: str  #: the queue that its finishing waits in, or ''
+    status: str  #: what the job came to by this, or '' when it had ended or been told before
+
+
 class Jobs:
     """The records of jobs."""
 
@@ -133,9 +141,10 @@ class Jobs:
             yield from filter(None, map(self.find, ids))
             bound = f"({ids[-1]}"
 
-    def cancel(self, job_id: str, error: Phi4Error) -> str:
-        """Ask a job to end as `cancelled`; one that ended already stays as it is. Returns the queue to wake, or ''."""
-        return cast(str, self._scripts.run("stop", job_id, "cancelled", json.dumps(error_json(error, "cancel"))))
+    def cancel(self, job_id: str, error: Phi4Error) -> Stopping:
+        """Ask a job to end as `cancelled`; one that ended already stays as it is."""
+        reply = self._scripts.run("stop", job_id, "cancelled", json.dumps(error_json(error, "cancel")))
+        return Stopping(*cast(list[str], reply))
 
     def retry(self, job: Job, *, most_waiting: int) -> None:
         """Run a failed or cancelled job again; doing it twice, or from two places, makes one more run.

@@ -26,8 +26,19 @@ class Reaped:
 
     put_back: list[tuple[str, str, str]]  #: job, unit, worker that let it fall
     stopped: list[str]  #: jobs past their deadline
+    ended: list[str]  #: jobs that failed or were cancelled by it
     expired: list[str]  #: jobs whose blobs are to be erased
     wake: list[str]  #: queues that got work
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a report on a unit led to; queues are to be woken by who reported."""
+
+    let_in: int  #: parts that entered the job's queue
+    finish: Unit | None  #: the job's finishing, when it fell to this worker
+    wake: str  #: the queue that a unit waits in again, or ''
+    ended: bool  #: whether the job ended by it, which is told by who reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,10 @@ class Work:
         lease_ms: int,
         expected: int = 0,
         inputs: Sequence[Mapping[str, Any]] | None = None,
-    ) -> tuple[int, Unit | None]:
-        """Add parts from number `first` on; `sealed` says that these were the last and ends the preparation.
-
-        Returns how many parts entered the queue, and the finishing when it fell to this worker.
-        """
-        _, let_in, token = self._owned(
+    ) -> Reported:
+        """Add parts from number `first` on; `sealed` says that these were the last and ends the preparation."""
+        return self._report(
+            prepare,
             "plan",
             prepare.job.id,
             prepare.token,
@@ -86,17 +95,12 @@ class Work:
             worker,
             lease_ms,
         )
-        return int(let_in), prepare.as_finish(token) if token else None
 
-    def complete(
-        self, part: Unit, outcome: Outcome, worker: str, lease_ms: int, *, finishes: bool = True
-    ) -> tuple[int, Unit | None, str]:
-        """Report a part as done or failed; returns as `plan` does, and the queue to wake, or ''.
-
-        The finishing waits in that queue when this worker does not finish jobs (`finishes`).
-        """
+    def complete(self, part: Unit, outcome: Outcome, worker: str, lease_ms: int, *, finishes: bool = True) -> Reported:
+        """Report a part as done or failed; the finishing waits in a queue when this worker does not finish jobs."""
         last = outcome.last_piece
-        _, let_in, token, queue = self._owned(
+        return self._report(
+            part,
             "complete",
             part.job.id,
             part.name,
@@ -112,21 +116,20 @@ class Work:
             *((last.take, last.offset, last.text) if last else (0, 0, "")),
             int(not finishes),
         )
-        return int(let_in), part.as_finish(token) if token else None, cast(str, queue)
 
-    def put_back(self, unit: Unit, *, counts: bool) -> str:
-        """Return a unit to its queue, counting this try or not. Returns the queue to wake, or ''."""
-        return cast(str, self._owned("put_back", unit.job.id, unit.name, unit.token, int(counts))[1])
+    def put_back(self, unit: Unit, *, counts: bool) -> Reported:
+        """Return a unit to its queue, counting this try or not; one of a job that is stopping is dropped."""
+        return self._report(unit, "put_back", unit.job.id, unit.name, unit.token, int(counts))
 
-    def end(self, unit: Unit, status: str, *, error: Mapping[str, Any] | None = None, result: str = "") -> str:
-        """End the job, from its preparation (only as failed) or its finishing. Returns the queue to wake, or ''."""
+    def end(self, unit: Unit, status: str, *, error: Mapping[str, Any] | None = None, result: str = "") -> Reported:
+        """End the job, from its preparation (only as failed, once what runs has ended) or its finishing."""
         body = json.dumps(error) if error else ""
-        return cast(str, self._owned("end_job", unit.job.id, unit.name, unit.token, status, body, result)[1])
+        return self._report(unit, "end_job", unit.job.id, unit.name, unit.token, status, body, result)
 
-    def reuse(self, prepare: Unit, earlier: Job, result: str, inputs: Sequence[Mapping[str, Any]]) -> str:
-        """End the job in its preparation with a copy of an earlier one's result. Returns the queue to wake, or ''."""
+    def reuse(self, prepare: Unit, earlier: Job, result: str, inputs: Sequence[Mapping[str, Any]]) -> Reported:
+        """End the job in its preparation with a copy of an earlier one's result."""
         told = (prepare.job.id, prepare.token, earlier.id, result, json.dumps(inputs))
-        return cast(str, self._owned("reuse", *told)[1])
+        return self._report(prepare, "reuse", *told)
 
     def runs_alone(self, unit: Unit) -> None:
         """Note that a suspect now runs with nothing beside it."""
@@ -141,9 +144,9 @@ class Work:
         """Put back work whose lease ran out, stop jobs past their deadline, expire jobs past their time."""
         lost = json.dumps(error_json(WorkerLost(), "run"))
         late = json.dumps(error_json(DeadlineExceeded(), "deadline"))
-        put, stopped, expired, wake = self._scripts.run("reap", max_deaths, lost, late, limit)
+        put, stopped, ended, expired, wake = self._scripts.run("reap", max_deaths, lost, late, limit)
         fallen = [cast(tuple[str, str, str], tuple(member.split("|"))) for member in put]
-        return Reaped(fallen, stopped, expired, [q for q in wake if q])
+        return Reaped(fallen, stopped, ended, expired, [q for q in wake if q])
 
     def hold_lock(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a lock that one process at a time may hold."""
@@ -159,8 +162,9 @@ class Work:
         ages = self._scripts.run("oldest", _MOST_OWNERS, *QUEUES)
         return {queue: max(0, int(age)) / 1000 for queue, age in zip(QUEUES, ages, strict=True) if queue != "webhooks"}
 
-    def _owned(self, script: str, *arguments: str | bytes | int | float) -> list[Any]:
+    def _report(self, unit: Unit, script: str, *arguments: str | bytes | int | float) -> Reported:
         reply = cast(list[Any], self._scripts.run(script, *arguments))
         if reply[0] != "ok":
             raise LeaseLost
-        return reply
+        _, let_in, token, wake, ended = reply
+        return Reported(let_in, unit.as_finish(token) if token else None, wake, ended == 1)

@@ -1,6 +1,6 @@
 -- ARGV: job, part, token, 'done' | 'failed', where the outcome is kept, usage (JSON object of numbers), error (JSON) or '', worker,
 -- lease in ms, engine, model, the last of its text: take, offset, text or '', and '1' when others are to finish the job.
--- Returns {'ok', parts let in, finish token, queue that the finishing waits in or ''} | {'lost'}.
+-- Returns as `reported` | {'lost'}.
 local job, unit, token, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if not owns(job, unit, token) then return {'lost'} end
 -- Usage may hold fractions (seconds of sound); a number Redis refuses must stop the script before it changed anything else.
@@ -16,8 +16,5 @@ count_out(job, unit, outcome)
 local stop = redis.call('HGET', k_job(job), 'stop')
 if not stop or stop == '' then admit(job) end
 progressed(job, unit)
-if ARGV[15] == '1' then
-  local queue = settle_later(job)
-  return {'ok', let_in[queue_of(job, unit)] or 0, '', queue}
-end
-return {'ok', let_in[queue_of(job, unit)] or 0, settle(job, ARGV[8], tonumber(ARGV[9])), ''}
+if ARGV[15] == '1' then return reported(job, '', settle_later(job)) end
+return reported(job, settle(job, ARGV[8], tonumber(ARGV[9])), '')

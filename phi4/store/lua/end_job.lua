@@ -1,5 +1,5 @@
 -- ARGV: job, unit that decides ('prepare' or 'finish'), token, status, error (JSON) or '', where the result is kept or ''.
--- From 'prepare' only 'failed' is possible, and parts that already run are waited for. Returns {'ok', queue to wake or ''} | {'lost'}.
+-- From 'prepare' only 'failed' is possible, and parts that already run are waited for. Returns as `reported` | {'lost'}.
 local job, unit, token = ARGV[1], ARGV[2], ARGV[3]
 if not owns(job, unit, token) then return {'lost'} end
 unlease(job, unit, token)
@@ -7,9 +7,9 @@ unit_set(job, unit, 'state', 'done')
 if unit == 'prepare' then
   redis.call('HSET', k_job(job), 'prepared_ms', now())
   local stop = redis.call('HGET', k_job(job), 'stop')
-  if stop and stop ~= '' then return {'ok', settle_later(job)} end
-  return {'ok', stop_job(job, ARGV[4], ARGV[5])}
+  if stop and stop ~= '' then return reported(job, '', settle_later(job)) end
+  return reported(job, '', stop_job(job, ARGV[4], ARGV[5]))
 end
 if ARGV[6] ~= '' then redis.call('HSET', k_job(job), 'result', ARGV[6]) end
 conclude(job, ARGV[4], ARGV[5])
-return {'ok', ''}
+return reported(job, '', '')

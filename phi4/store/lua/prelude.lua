@@ -264,10 +264,14 @@ local function schedule_hook(job, event)
   hook_due(hook, host_of(url), now())
 end
 
+-- Jobs that this script has ended: whose step it was tells of it, and nobody else. An expiry is told when the job is erased.
+local ended = {}
+
 -- The one place where a job ends; ending twice changes nothing.
 local function finish_job(job, status, err)
   if TERMINAL[redis.call('HGET', k_job(job), 'status')] then return end
   redis.call('HSET', k_job(job), 'status', status, 'ended_ms', now(), 'error', err or '')
+  ended[job] = status ~= 'expired' or nil
   redis.call('ZREM', k_deadlines(), job)
   redis.call('HINCRBY', k_ended(), redis.call('HGET', k_job(job), 'type') .. ' ' .. status, 1)
   keep_shared(k_ended())
@@ -387,4 +391,10 @@ local function put_back(job, unit, token)
   unlease(job, unit, token)
   count_out(job, unit, 'ready')
   return enqueue(job, unit)
+end
+
+-- The reply to a report on a unit: parts let into the job's queue, the token of its finishing and the queue to wake (or ''),
+-- and whether the job ended by it.
+local function reported(job, finish, wake)
+  return {'ok', let_in[redis.call('HGET', k_job(job), 'queue')] or 0, finish, wake, ended[job] and 1 or 0}
 end

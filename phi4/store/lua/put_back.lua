@@ -1,5 +1,5 @@
 -- ARGV: job, unit, token, '1' when this try counts. A unit of a job that is stopping is dropped instead.
--- Returns {'ok', queue to wake or ''} | {'lost'}.
+-- Returns as `reported` | {'lost'}.
 local job, unit, token = ARGV[1], ARGV[2], ARGV[3]
 if not owns(job, unit, token) then return {'lost'} end
 if ARGV[4] == '1' then unit_add(job, unit, 'tries', 1) end
@@ -8,6 +8,6 @@ if stop and stop ~= '' and unit ~= 'finish' then
   unlease(job, unit, token)
   unit_set(job, unit, 'state', 'dropped')
   count_out(job, unit, '')
-  return {'ok', settle_later(job)}
+  return reported(job, '', settle_later(job))
 end
-return {'ok', put_back(job, unit, token)}
+return reported(job, '', put_back(job, unit, token))

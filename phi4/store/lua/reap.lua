@@ -1,6 +1,6 @@
 -- ARGV: how many times a unit may end its worker while alone, error for that (JSON), error for a missed deadline (JSON), most to do.
 -- Puts back work whose lease ran out, stops jobs past their deadline, expires jobs past their time.
--- Returns {units put back ('job|unit|worker')…}, {jobs stopped…}, {jobs expired…}, {queues to wake…}.
+-- Returns {units put back ('job|unit|worker')…}, {jobs stopped…}, {jobs ended…}, {jobs expired…}, {queues to wake…}.
 local most_deaths, lost_error, deadline_error, limit = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local time = now()
 local put, stopped, expired, wake = {}, {}, {}, {}
@@ -81,4 +81,6 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
   end
 end
 for queue in pairs(let_in) do to_wake(queue) end
-return {put, stopped, expired, wake}
+local over = {}
+for job in pairs(ended) do table.insert(over, job) end
+return {put, stopped, over, expired, wake}

@@ -1,2 +1,6 @@
--- ARGV: job, final status, error (JSON). Returns the queue to wake or ''.
-return stop_job(ARGV[1], ARGV[2], ARGV[3])
+-- ARGV: job, final status, error (JSON). Returns {queue to wake or '', the status that the job came to by this or ''}.
+local job = ARGV[1]
+local before = redis.call('HGET', k_job(job), 'status')
+local wake = stop_job(job, ARGV[2], ARGV[3])
+local after = redis.call('HGET', k_job(job), 'status')
+return {wake, after ~= before and after or ''}
