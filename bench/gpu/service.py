@@ -50,13 +50,13 @@ def only_gpu(gpu: str) -> Iterator[None]:
 
 
 @contextmanager
-def one_more(service: Service, gpu: str) -> Iterator[None]:
-    """Run one more worker with an engine, on this GPU, for the time of the block."""
-    log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"infer-{gpu}.log"
+def one_more(service: Service, gpu: str, **settings: str) -> Iterator[None]:
+    """Run one more worker with an engine, on this GPU and with these settings, for the time of the block."""
+    log = Path(service.env["PHI4_DATA_DIR"]) / "logs" / f"infer-more-{gpu}.log"
     with log.open("ab") as file:
         worker = subprocess.Popen(
             [sys.executable, "-m", "worker", "infer"],
-            env={**os.environ, **service.env, _VISIBLE: gpu},
+            env={**os.environ, **service.env, _VISIBLE: gpu, **settings},
             stdout=file,
             stderr=file,
         )

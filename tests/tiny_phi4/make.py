@@ -1,4 +1,4 @@
-"""Writes a checkpoint, tiny or of full size without weights: `python -m tests.tiny_phi4.make FOLDER [--full-size]`."""
+"""Writes a checkpoint, tiny or of full size: `python -m tests.tiny_phi4.make FOLDER [--full-size [--weights]]`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def make_full_size(folder: Path, *, seed: int = 0) -> Path:
     """Write a checkpoint of the published sizes for `load_format=dummy`: adapters, but no weights (1.7 GB)."""
     _write_without_weights(folder, seed, FULL)
     return folder
+
+
+def make_with_weights(folder: Path, *, seed: int = 0) -> Path:
+    """Write a checkpoint of the published sizes with random weights; 13 GB, for which 45 GB of memory are needed."""
+    return make_tiny(folder, seed=seed, sizes=FULL)
 
 
 def _write_without_weights(folder: Path, seed: int, sizes: Sizes) -> None:
@@ -67,9 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--full-size", action="store_true", help="the published sizes, without weights")
+    parser.add_argument("--weights", action="store_true", help="with --full-size: with random weights")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    make = make_full_size if asked.full_size else make_tiny
+    full_size = make_with_weights if asked.weights else make_full_size
+    make = full_size if asked.full_size else make_tiny
     print(make(asked.folder, seed=asked.seed))
 
 
