@@ -18,6 +18,9 @@ from cli.embedded import free_port
 from cli.local import is_ready, prepared
 from phi4.settings import load
 
+#: How the command lines of each role's processes end.
+ROLES = {"api": ["-m", "api"], "infer": ["-m", "worker", "infer"], "side": ["-m", "worker", "side"]}
+
 
 @dataclass(frozen=True)
 class Service:
@@ -47,7 +50,7 @@ class Service:
 
     def rss_mb(self, role: str) -> float:
         """Resident memory of a role's processes (api, infer or side), pages that they share counted once (PSS)."""
-        return sum(p.memory_full_info().pss for p in _processes(role)) / 1e6
+        return sum(p.memory_full_info().pss for p in processes(role)) / 1e6
 
 
 @contextmanager
@@ -71,8 +74,9 @@ def running(engine: str, **settings: object) -> Iterator[Service]:
                 supervising.join()
 
 
-def _processes(role: str) -> list[psutil.Process]:
-    ends = {"api": ["-m", "api"], "infer": ["-m", "worker", "infer"], "side": ["-m", "worker", "side"]}[role]
+def processes(role: str) -> list[psutil.Process]:
+    """List this service's processes of a role (`ROLES`)."""
+    ends = ROLES[role]
     return [p for p in psutil.Process().children(recursive=True) if p.cmdline()[-len(ends) :] == ends]
 
 

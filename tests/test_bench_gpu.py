@@ -15,7 +15,10 @@ from PIL import Image
 from bench import table
 from bench.__main__ import keep
 from bench.__main__ import main as bench
+from bench.gpu import watch
 from bench.gpu.inputs import Inputs
+from bench.gpu.outputs import difference
+from bench.gpu.raw import Told
 from bench.gpu.service import (
     latencies,
     mixed_per_second,
@@ -82,6 +85,34 @@ def test_the_service_is_measured_with_as_many_workers_as_asked(inputs: Inputs, t
     assert per_second(two_of_each, inputs.pages(4), tokens=7) > 0
     assert one_at_a_time(two_of_each, inputs.clips(1), tokens=7) > 0
     assert len(latencies(two_of_each, inputs.clips(3), rate=50, tokens=7)) == 3
+
+
+def test_a_service_is_watched_while_it_works(
+    inputs: Inputs, two_of_each: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits, and how busy each role is; where it is not wanted, nothing is written."""
+    monkeypatch.setattr(watch, "_EVERY_S", 0.1)
+    file = tmp_path / "watched"
+    with watch.watching(two_of_each, file, "pages"):
+        per_second(two_of_each, inputs.pages(24), tokens=7)
+    with watch.watching(two_of_each, None, "nothing"):
+        pass
+
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["about"] for line in lines} == {"pages"}
+    assert set(lines[0]["cores"]) == {"api", "infer", "side"}
+    assert max(line["cores"]["side"] for line in lines) > 0
+    assert any(line["waiting"] for line in lines)
+
+
+def test_what_another_precision_changes_is_told_by_token() -> None:
+    """The share of tokens that the judge would have written, and how far it is off on average."""
+    written = [Told([5, 6], [-0.1, -0.2], [1, 1]), Told([7, 8], [-0.3, -0.4], [1, 1])]
+    judged = [Told([5, 6], [-0.1, -0.6], [1, 3]), Told([7, 8], [-0.3, -0.4], [1, 1])]
+
+    found = difference(written, judged)
+
+    assert (found.same, found.change) == (0.75, pytest.approx(0.1))
 
 
 def test_pages_and_clips_are_measured_together(inputs: Inputs, two_of_each: Service) -> None:

@@ -13,14 +13,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from bench.__main__ import keep
 from bench.gpu.inputs import Inputs
-from bench.gpu.measure import FULL, GROUPS, TINY, Bench
+from bench.gpu.measure import GROUPS, Bench
+from bench.gpu.size import FULL, KINDS, TINY
 from cli.local import api_processes, side_workers
 from phi4.settings import Settings
 from worker.engines.gpu import Card, cards
@@ -41,22 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--extra", default="--load-format dummy", help="more arguments for vLLM")
     parser.add_argument("--gpus", type=int, default=1, help="2 also measures two workers and tensor parallel 2")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, help="not everything in one go")
+    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), help="not both of them")
+    parser.add_argument("--in-flight", type=int, default=FULL.in_flight, help="PHI4_MAX_IN_FLIGHT")
     parser.add_argument(
         "--side-workers", type=int, default=side_workers(Settings()), help="processes that prepare jobs"
     )
     parser.add_argument(
         "--api-processes", type=int, default=api_processes(Settings()), help="processes that take requests"
     )
+    parser.add_argument("--watch", type=Path, help="a file to which is added, second by second, what the service does")
     parser.add_argument("--tiny", action="store_true", help="the tiny checkpoint, also without a GPU")
     asked = parser.parse_args(arguments)
+    how: dict[str, Any] = {
+        "side_workers": asked.side_workers,
+        "api_processes": asked.api_processes,
+        "watch": asked.watch,
+    }
+    how["kinds"] = {kind: KINDS[kind] for kind in asked.kinds}
     # vLLM's log would stand between the figures.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     with tempfile.TemporaryDirectory(prefix="phi4-tiny-") as folder, Inputs() as inputs:
         if asked.tiny:
-            _make_tiny(Path(folder) / "tiny")
-            bench = Bench(
-                Path(folder) / "tiny", TINY, inputs, ("0",), asked.side_workers, _TINY_ARGS, asked.api_processes
-            )
+            model = Path(folder) / "tiny"
+            _make_tiny(model)
+            bench = Bench(model, TINY, inputs, ("0",), extra=_TINY_ARGS, **how)
             for _ in _measure(bench, [group for group in asked.only if group not in _NEED_GPUS]):
                 pass
             return
@@ -66,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if len(used) < asked.gpus:
             parser.error(f"{asked.gpus} GPUs are asked for, nvidia-smi shows {len(used)}")
         gpus = tuple(str(card.index) for card in used)
-        bench = Bench(asked.model, FULL, inputs, gpus, asked.side_workers, asked.extra, asked.api_processes)
+        size = replace(FULL, in_flight=asked.in_flight)
+        bench = Bench(asked.model, size, inputs, gpus, extra=asked.extra, **how)
         groups = [group for group in asked.only if group not in _NEED_TWO_GPUS or len(gpus) > 1]
         if "dummy" in asked.extra:
             groups = [group for group in groups if group not in _NEED_WEIGHTS]
@@ -79,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"gpu-{_file_name(used)}",
                 versions=_versions(),
                 machine=_described(used),
-                in_part=len(asked.only) < len(GROUPS),
+                in_part=len(asked.only) < len(GROUPS) or len(asked.kinds) < len(KINDS),
             )
 
 

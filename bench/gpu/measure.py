@@ -24,12 +24,12 @@ from bench.gpu.service import (
     wait_for,
     whole_service,
 )
+from bench.gpu.size import KINDS, Size
+from bench.gpu.watch import watching
 from bench.service import Service
 from phi4.settings import load
 from worker.engines.vllm import MAX_RENDER_THREADS
 
-#: What is measured, and which of PHI4_SERVE's values serves it.
-_KINDS = {"pages": "vision", "clips": "speech"}
 #: How the engine of a figure was set up.
 _HOW = {
     "stock": "vLLM's own model, adapters at run time",
@@ -49,47 +49,8 @@ GROUPS = (
 )
 #: What a worker takes of a card that it shares with another one.
 _HALF_A_CARD = "--gpu-memory-utilization 0.45"
-#: A judge gives probabilities of a whole vocabulary for every token of a prompt, which wants memory.
-_JUDGE = "--gpu-memory-utilization 0.7 --max-num-batched-tokens 2048"
 #: An assumption for the figures of cost, about what one H200 costs to rent.
 _USD_PER_GPU_HOUR = 3.0
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    in_flight: int = 96
-    number: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 768})  #: after a warm-up
-    mixed: dict[str, int] = field(default_factory=lambda: {"pages": 144, "clips": 144})
-    #: Clips are done five times as fast, and both are to go on for about a minute.
-    side_by_side: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 1440})
-    judged: int = 32  #: of each kind
-    judge: str = _JUDGE  #: more arguments of engines that judge
-    other: dict[str, Any] = field(default_factory=lambda: {"fp8": "all"})  #: the precision that is compared
-    alone: int = 6
-    tokens: dict[str, int] = field(default_factory=lambda: {"pages": 256, "clips": 100})
-    half_load_s: float = 20.0
-
-    def of(self, kind: str) -> str:
-        """Describe what one kind of sample is."""
-        what = {"pages": "A4 pages at 150 dpi", "clips": "recordings of 30 s"}[kind]
-        return f"{self.number[kind]} new {what}, {self.tokens[kind]} tokens each, {self.in_flight} in flight"
-
-
-FULL = Size()
-TINY = Size(
-    8,
-    {"pages": 8, "clips": 8},
-    mixed={"pages": 4, "clips": 4},
-    side_by_side={"pages": 4, "clips": 4},
-    alone=2,
-    tokens={"pages": 16, "clips": 16},
-    half_load_s=3.0,
-    judged=4,
-    judge="",
-    other={"extra_serve_args": "--dtype bfloat16"},
-)
 
 
 @dataclass(frozen=True)
@@ -103,6 +64,8 @@ class Bench:
     side_workers: int
     extra: str
     api_processes: int = 1
+    kinds: Mapping[str, str] = field(default_factory=lambda: dict(KINDS))
+    watch: Path | None = None  #: where it is written, second by second, what the service does
 
     def settings(self, **more: Any) -> dict[str, Any]:
         """What engine and service are told alike."""
@@ -119,10 +82,10 @@ class Bench:
         raw = (yield from self._stock()) if "stock" in groups else None
         if "service" in groups:
             yield from self._stock_service(raw)
-        for kind, serve in _KINDS.items():
+        for kind, serve in self.kinds.items():
             if "tuned_service" in groups:
                 yield from self._tuned_service(kind, serve)
-        for kind, serve in _KINDS.items():
+        for kind, serve in self.kinds.items():
             if "tuned" in groups:
                 with self._engine(serve=serve) as (engine, _):
                     yield from self._raw(engine, "tuned", [kind])
@@ -140,15 +103,16 @@ class Bench:
     def _stock(self) -> Generator[Figure, None, dict[str, float]]:
         with self._engine(stock_model=True) as (engine, seconds):
             yield Figure("engine_start_s", round(seconds, 1), "s", "AsyncLLM with both adapters")
-            return (yield from self._raw(engine, "stock", _KINDS))
+            return (yield from self._raw(engine, "stock", self.kinds))
 
     def _stock_service(self, raw: dict[str, float] | None) -> Iterator[Figure]:
         with self._service(stock_model=True) as service:
-            alone = yield from self._whole(service, "service", _KINDS)
+            alone = yield from self._whole(service, "service", self.kinds)
             if raw is not None:
                 yield self._ratio("service_to_raw_ratio", alone, raw)
-            yield self._one_at_a_time(service)
-            yield from self._mixed(service, "mixed", self.size.mixed, alone)
+            if len(self.kinds) == len(KINDS):
+                yield self._one_at_a_time(service)
+                yield from self._mixed(service, "mixed", self.size.mixed, alone)
 
     def _tuned_service(self, kind: str, serve: str) -> Iterator[Figure]:
         with self._service(serve=serve) as service:
@@ -156,14 +120,14 @@ class Bench:
             yield from self._half_load(service, kind, rates[kind] / 2)
 
     def _fp8(self) -> Iterator[Figure]:
-        for kind, serve in _KINDS.items():
+        for kind, serve in self.kinds.items():
             with self._service(serve=serve, fp8="all") as service:
                 yield from self._whole(service, "fp8_service", [kind])
 
     def _outputs(self) -> Iterator[Figure]:
         """How far 8 bits are from 16, beside how far 16 are from themselves when they read what they have written."""
         size = self.size
-        for kind, serve in _KINDS.items():
+        for kind, serve in self.kinds.items():
             samples, tokens = self._samples(kind, size.judged), size.tokens[kind]
             with self._engine(serve=serve, extra_serve_args=size.judge) as (engine, _):
                 written = engine.answers(samples, tokens=tokens, in_flight=size.in_flight)
@@ -199,7 +163,7 @@ class Bench:
             yield from self._mixed(service, "side_by_side", self.size.side_by_side)
 
     def _warm_up(self, service: Service) -> None:
-        for kind in _KINDS:
+        for kind in KINDS:
             per_second(service, self._samples(kind, self.size.in_flight), tokens=self.size.tokens[kind])
 
     def _half_load(self, service: Service, kind: str, rate: float) -> Iterator[Figure]:
@@ -245,15 +209,18 @@ class Bench:
         size, rates = self.size, {}
         for kind in kinds:
             per_second(service, self._samples(kind, size.in_flight), tokens=size.tokens[kind])
-            rates[kind] = per_second(service, self._samples(kind, size.number[kind]), tokens=size.tokens[kind])
+            samples = self._samples(kind, size.number[kind])
+            with watching(service, self.watch, f"{name} {kind}"):
+                rates[kind] = per_second(service, samples, tokens=size.tokens[kind])
             conditions = f"HTTP in, result out, {_HOW[name]}, {self._workers()}, {size.of(kind)}"
             yield Figure(f"{name}_{kind}_per_second", round(rates[kind], 2), f"{kind}/s", conditions)
             yield _cost(name, kind, rates[kind])
         return rates
 
     def _ratio(self, name: str, rates: dict[str, float], raw: dict[str, float]) -> Figure:
-        shares = {kind: rates[kind] / raw[kind] for kind in _KINDS}
-        conditions = f"service by engine alone, pages {shares['pages']:.3f}, clips {shares['clips']:.3f}, same run"
+        shares = {kind: rates[kind] / raw[kind] for kind in rates}
+        told = ", ".join(f"{kind} {share:.3f}" for kind, share in shares.items())
+        conditions = f"service by engine alone, {told}, same run"
         return Figure(name, round(min(shares.values()), 3), "ratio", conditions)
 
     def _one_at_a_time(self, service: Service) -> Figure:
@@ -267,7 +234,9 @@ class Bench:
     ) -> Iterator[Figure]:
         """Pages and clips at once: each must go on."""
         kinds = {kind: self._samples(kind, number) for kind, number in numbers.items()}
-        for kind, rate in mixed_per_second(service, kinds, tokens=self.size.tokens).items():
+        with watching(service, self.watch, name):
+            rates = mixed_per_second(service, kinds, tokens=self.size.tokens)
+        for kind, rate in rates.items():
             conditions = (
                 f"{numbers['pages']} pages and {numbers['clips']} clips sent in turn, counted while there were both; "
                 + _HOW[name]
@@ -295,7 +264,7 @@ class Bench:
 
     def _tensor_parallel(self) -> Iterator[Figure]:
         with self._engine(tensor_parallel_size=2) as (engine, seconds):
-            for kind in _KINDS:
+            for kind in KINDS:
                 engine.per_second(self._samples(kind, 2), tokens=self.size.tokens[kind], in_flight=2)
         conditions = "start of one engine on two GPUs, which then answered two pages and two clips"
         yield Figure("tensor_parallel_2_start_s", round(seconds, 1), "s", conditions)
