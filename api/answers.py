@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import request
 
-from api import body
+from api import body, cancelling
 from api.auth import caller
 from api.body import Upload
 from api.events import has_left
@@ -124,8 +124,7 @@ class Watch:
 
     def cancel(self) -> None:
         """Cancel the job; one that has ended stays as it is."""
-        services = self._services
         try:
-            services.tickets.wake(services.store.jobs.cancel(self._job.id, Cancelled(_LEFT)).wake)
+            cancelling.cancel(self._services, self._job.id, Cancelled(_LEFT))
         except Phi4Error:  # Redis is away; its deadline will end the job
             return

@@ -9,7 +9,7 @@ from functools import partial
 
 from flask import Blueprint, Response, jsonify, request
 
-from api import body, formats
+from api import body, cancelling, formats
 from api.auth import caller
 from api.problems import invalid
 from api.services import Services
@@ -86,14 +86,8 @@ def blueprint(services: Services) -> Blueprint:
     def cancel(job_id: str) -> Response:
         """Ask a job to stop; a job that ended stays as it is."""
         job = live(services, job_id, caller().sees)
-        stopping = services.store.jobs.cancel(job.id, Cancelled("Cancelled by its owner."))
-        services.tickets.wake(stopping.wake)
-        if job.webhook_url:
-            services.tickets.wake("webhooks")
-        job = services.store.jobs.get(job.id, job.owner)
-        if stopping.status:
-            log(_log, f"job {stopping.status}", **job.log_context())
-        return jsonify(services.views.one(job))
+        cancelling.cancel(services, job.id, Cancelled("Cancelled by its owner."))
+        return jsonify(services.views.one(services.store.jobs.get(job.id, job.owner)))
 
     @routes.post("/<job_id>/retry")
     def retry(job_id: str) -> Response:

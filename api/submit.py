@@ -15,7 +15,7 @@ from api.body import Submission, Upload, media_type
 from api.problems import invalid
 from phi4.blobs import Blobs
 from phi4.errors import IdempotencyConflict, NoWorkerForType, StoreUnavailable
-from phi4.job import Input, Job, NewJob, infer_queue, new_id, trace_id
+from phi4.job import Input, Job, NewJob, infer_queue, input_blob, new_id, trace_id
 from phi4.log import log
 from phi4.params import modality
 from phi4.queue import Tickets
@@ -118,7 +118,7 @@ class Submit:
         if upload.stream is None:
             return Input(url=upload.url, filename=upload.filename)
         mime = media_type(submission, number, upload.stream)
-        blob = f"{job_id}/input-{number}"
+        blob = input_blob(job_id, number)
         length, sha256 = self._blobs.put_stream(blob, upload.stream)
         return Input(blob=blob, filename=upload.filename, media_type=mime, bytes=length, sha256=sha256)
 

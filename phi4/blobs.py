@@ -101,6 +101,8 @@ class Blobs:
 def _path(key: str) -> str:
     """Spread the jobs' folders over shards: one folder of all jobs would be slow to list."""
     folder = key.split("/", 1)[0]
+    if not folder:
+        raise ValueError("a blob has a name")
     return f"{folder[-2:]}/{key}"
 
 

@@ -150,6 +150,16 @@ SIDE_QUEUES = ("prepare", "webhooks")
 QUEUES = SIDE_QUEUES + INFER_QUEUES
 
 
+def run_folder(job_id: str, run: int) -> str:
+    """Where what one run of a job needs is kept."""
+    return f"{job_id}/run-{run}"
+
+
+def input_blob(job_id: str, number: int) -> str:
+    """Where one input of a job is kept."""
+    return f"{job_id}/input-{number}"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job as the store has it; times are Unix milliseconds of Redis' clock, 0 for "not yet"."""
@@ -221,7 +231,12 @@ class Job:
     @property
     def scratch(self) -> str:
         """The folder of what only this run of the job needs: runs never touch each other's."""
-        return f"{self.id}/run-{self.attempts}"
+        return run_folder(self.id, self.attempts)
+
+    @property
+    def input_blobs(self) -> list[str]:
+        """Where its inputs are, or were, or would have been once they were fetched."""
+        return [input_blob(self.id, number) for number in range(len(self.inputs))]
 
     @property
     def trace_id(self) -> str:

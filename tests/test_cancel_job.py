@@ -33,6 +33,18 @@ def test_a_queued_job_is_cancelled_at_once(no_workers: Service) -> None:
     assert no_workers.http.get("/health").json()["queues"] == {}
 
 
+@pytest.mark.parametrize(("retention", "kept"), [("until_done", 0), ("until_expiry", 1)])
+def test_a_queued_job_s_upload_goes_with_it(no_workers: Service, retention: str, kept: int) -> None:
+    """Unless it is kept, for instance to run the job again."""
+    job_id = accepted(no_workers.submit(input_retention=retention))["id"]
+    pattern = f"blobs/*/{job_id}/input-0"
+    assert len(list(no_workers.data_dir.glob(pattern))) == 1
+
+    no_workers.http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
+
+    assert len(list(no_workers.data_dir.glob(pattern))) == kept
+
+
 def test_a_running_job_stops(service: Service) -> None:
     """Every part that runs is stopped in the engine, and only then the job is `cancelled`."""
     job_id = prompted(service, "sleep 60", pages=2)

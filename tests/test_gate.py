@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from phi4.errors import Cancelled
 from tests.conftest import eventually
 from worker.gate import Gate
 
@@ -16,14 +17,18 @@ class Runner(threading.Thread):
     def __init__(self, gate: Gate, *, suspect: bool = False) -> None:
         super().__init__(daemon=True)
         self._way = gate.alone if suspect else gate.beside_others
-        self.inside, self.leave = threading.Event(), threading.Event()
+        self.inside, self.leave, self.stopped = threading.Event(), threading.Event(), threading.Event()
+        self.was_stopped = False
         self.start()
 
     def run(self) -> None:
-        """Enter, wait, leave."""
-        with self._way():
-            self.inside.set()
-            assert self.leave.wait(20)
+        """Enter, wait, leave; or be told to stop before."""
+        try:
+            with self._way(self.stopped):
+                self.inside.set()
+                assert self.leave.wait(20)
+        except Cancelled:
+            self.was_stopped = True
 
     def go(self) -> None:
         """Leave, and be gone."""
@@ -95,7 +100,7 @@ def test_a_failure_inside_leaves_the_gate_open() -> None:
     """What a unit throws goes through, and the next one comes in."""
     gate = Gate()
     for way in (gate.alone, gate.beside_others, gate.alone):
-        with pytest.raises(ZeroDivisionError), way():
+        with pytest.raises(ZeroDivisionError), way(threading.Event()):
             _ = 1 / 0
 
 
@@ -107,7 +112,7 @@ def test_many_of_both_kinds_never_meet_wrongly() -> None:
 
     def go(kind: str, times: int) -> None:
         for _ in range(times):
-            with gate.alone() if kind == "suspects" else gate.beside_others():
+            with (gate.alone if kind == "suspects" else gate.beside_others)(threading.Event()):
                 with lock:
                     inside[kind] += 1
                     if inside["suspects"] > 1 or (inside["suspects"] and inside["units"]):
@@ -122,3 +127,22 @@ def test_many_of_both_kinds_never_meet_wrongly() -> None:
         thread.join(60)
     assert not any(t.is_alive() for t in threads)
     assert wrong == []
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_what_is_told_to_stop_waits_no_longer(suspect: bool) -> None:
+    """Its worker would take it for hung; and others come in where a suspect has given up."""
+    gate = Gate()
+    first = Runner(gate, suspect=not suspect)
+    assert first.inside.wait(20)
+    waits = Runner(gate, suspect=suspect)
+    assert stays_outside(waits)
+
+    waits.stopped.set()
+    waits.join(20)
+
+    assert (waits.was_stopped, waits.inside.is_set()) == (True, False)
+    first.go()
+    late = Runner(gate)
+    assert late.inside.wait(20)
+    late.go()

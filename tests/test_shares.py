@@ -65,6 +65,25 @@ def test_the_jobs_of_a_key_have_no_more_pages_in_flight_than_it_may(store: Store
     assert raw(store).keys(key("in_flight", "*")) + raw(store).keys(key("parked", "*")) == []
 
 
+@pytest.mark.parametrize(
+    ("spec", "pages"),
+    [
+        ({"images": [{}, {}, {}]}, 3),
+        ({"media": [[{}, {}], [{}]]}, 3),
+        ({"media": [[]]}, 1),
+        ({"media": []}, 1),
+        ({"input": 0, "page": 1}, 1),
+    ],
+)
+def test_a_part_counts_as_many_pages_as_it_has(store: Store, spec: dict[str, Any], pages: int) -> None:
+    """A conversation too: those of all its inputs, and a clip as a page."""
+    job = submit(store, share=Share("phi4_a.pages", 8))
+
+    store.work.plan(claim(store, "prepare"), [spec], first=0, sealed=True, worker=WORKER, lease_ms=LONG_MS)
+
+    assert in_flight(store, job) == pages
+
+
 def test_a_finished_page_reports_the_pages_it_let_in(store: Store) -> None:
     """Also those of another job, so that a worker is woken for each."""
     prepared(store, 2, share=TWO_PAGES)

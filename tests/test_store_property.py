@@ -152,6 +152,15 @@ class Walk(RuleBasedStateMachine):
                 self._heard(unit, self.store.work.end(unit, "failed", error={"code": "x"}))
         return multiple()
 
+    @rule(unit=held, earlier=jobs)
+    def reuse(self, unit: Unit, earlier: Known) -> None:
+        """End a job in its preparation with what another one had given, unless parts were added before."""
+        found = self.store.jobs.find(earlier.job.id)
+        if unit.name != "prepare" or unit.job.added or found is None or found.status != "completed":
+            return
+        with self._reporting():
+            self._heard(unit, self.store.work.reuse(unit, found, "a copy", []))
+
     @rule(unit=held, counts=st.booleans())
     def put_back(self, unit: Unit, counts: bool) -> None:
         """Return a unit to its queue."""
@@ -188,13 +197,13 @@ class Walk(RuleBasedStateMachine):
 
     def _heard(self, unit: Unit, reported: Reported) -> Unit | None:
         """Note whether a report ended its job; gives the job's finishing when it fell to this report."""
-        self._of(unit.job.id).told += reported.ended
+        self._of(unit.job.id).told += reported.ended is not None
         return reported.finish
 
     def _reap(self) -> Reaped:
         reaped = reap(self.store)
-        for job_id in reaped.ended:
-            self._of(job_id).told += 1
+        for job in reaped.ended:
+            self._of(job.id).told += 1
         return reaped
 
     def _of(self, job_id: str) -> Known:

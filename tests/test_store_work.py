@@ -128,7 +128,7 @@ def test_parts_are_let_in_while_preparation_goes_on(store: Store) -> None:
     """The first pages are read before the last one is made; the job is not finished before it is sealed."""
     job = submit(store, window=2)
     prepare = claim(store, "prepare")
-    assert plan(store, prepare, 1, sealed=False) == Reported(let_in=1, finish=None, wake="", ended=False)
+    assert plan(store, prepare, 1, sealed=False) == Reported(let_in=1, finish=None, wake="", ended=None)
     assert complete(store, claim(store)) is None
     assert (read(store, job).status, read(store, job).prepared_ms) == ("in_progress", 0)
     assert plan(store, prepare, 1, first=1).let_in == 1
@@ -248,7 +248,7 @@ def test_a_worker_that_does_not_finish_jobs_leaves_it_to_others(store: Store) ->
 
     reported = store.work.complete(claim(store), DONE, WORKER, LONG_MS, finishes=False)
 
-    assert reported == Reported(let_in=0, finish=None, wake="prepare", ended=False)
+    assert reported == Reported(let_in=0, finish=None, wake="prepare", ended=None)
     waiting = claim(store, "prepare")
     assert (waiting.job.id, waiting.name) == (job.id, "finish")
     store.work.end(waiting, "completed", result="r")

@@ -141,7 +141,7 @@ class Worker:
         """Build what runs units."""
         settings = self.settings
         arrivals = Arrivals(self.blobs, self.outgoing, settings)
-        reports = Reports(self.store, self.tickets)
+        reports = Reports(self.store, self.blobs, self.tickets)
         finish = Finish(self.store, self.blobs, reports, ResultCache(self.store, settings))
         return Runner(
             name=self.name,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 
 from phi4.blobs import Blobs
 from phi4.errors import EmptyInput, UnsupportedMedia
-from phi4.job import Input, Job
+from phi4.job import Input, Job, input_blob
 from phi4.media_type import HEAD_BYTES, kinds_for, sniff
 from phi4.settings import Settings
 from worker.outgoing import Outgoing
@@ -21,12 +22,16 @@ class Arrivals:
         self._outgoing = outgoing
         self._settings = settings
 
-    def at_hand(self, job: Job) -> list[Input]:
-        """Fetch what is still a URL. Raises `InputError`, and what `Outgoing` raises."""
-        return [one if one.blob else self._fetched(job, n, one) for n, one in enumerate(job.inputs)]
+    def at_hand(self, job: Job, check: Callable[[], None] = lambda: None) -> list[Input]:
+        """Fetch what is still a URL; `check` is called before each one, and what it raises ends the fetching.
 
-    def _fetched(self, job: Job, number: int, one: Input) -> Input:
-        key = f"{job.id}/input-{number}"
+        Raises `InputError`, and what `Outgoing` raises.
+        """
+        return [one if one.blob else self._fetched(job, n, one, check) for n, one in enumerate(job.inputs)]
+
+    def _fetched(self, job: Job, number: int, one: Input, check: Callable[[], None]) -> Input:
+        check()
+        key = input_blob(job.id, number)
         with tempfile.TemporaryFile() as file:
             settings = self._settings
             most = settings.max_body_mb << 20

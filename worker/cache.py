@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from phi4 import __version__
+from phi4.errors import ServiceError
 from phi4.job import Input, Job, Status
 from phi4.settings import Settings
 from phi4.store import Store
+from worker import metrics
 
 
 class ResultCache:
@@ -27,6 +30,11 @@ class ResultCache:
         """Find a completed job whose result answers this one, made by an engine that would be asked now."""
         if not self._may_be_known(job):
             return None
+        earlier = self._earlier(job, inputs)
+        metrics.CACHE.labels("miss" if earlier is None else "hit").inc()
+        return earlier
+
+    def _earlier(self, job: Job, inputs: Sequence[Input]) -> Job | None:
         earlier = self._store.jobs.remembered(job.owner, self._question(job, inputs))
         if earlier is None or earlier.status != Status.COMPLETED:
             return None
@@ -34,9 +42,13 @@ class ResultCache:
         return earlier if any((w.engine, w.model) == (earlier.engine, earlier.model) for w in alive) else None
 
     def keep(self, job: Job) -> None:
-        """Remember a job that completed with all of its parts, for as long as its result is kept."""
+        """Remember a job that completed with all of its parts, for as long as its result is kept.
+
+        One that cannot be remembered is asked again some day, which is no reason to fail.
+        """
         if self._may_be_known(job) and not job.failed:
-            self._store.jobs.remember(job, self._question(job, job.inputs))
+            with suppress(ServiceError):
+                self._store.jobs.remember(job, self._question(job, job.inputs))
 
     def _may_be_known(self, job: Job) -> bool:
         """Whether asking again would give the same: chance without a seed gives something else each time."""

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from phi4 import results
 from phi4.blobs import Blobs
-from phi4.errors import AllPartsFailed, BlobMissing, BlobsUnavailable, Phi4Error
-from phi4.job import Input, Job, Part, Unit, error_json
-from phi4.log import log
+from phi4.errors import AllPartsFailed, BlobMissing, Phi4Error
+from phi4.job import Input, Part, Unit, error_json
 from phi4.store import Store
 from worker.cache import ResultCache
 from worker.reports import Reports
-
-_log = logging.getLogger(__name__)
-#: Seconds between the tries to erase a finished job's files while the blob store is away.
-_ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Finish:
@@ -31,8 +24,11 @@ class Finish:
         self._reports = reports
         self._cache = cache
 
-    def run(self, unit: Unit) -> None:
-        """Write the result and end the job as completed or failed, or as it was told to stop."""
+    def run(self, unit: Unit, again: str) -> None:
+        """Write the result and end the job as completed or failed, or as it was told to stop.
+
+        Done `again`, under the same word, after its answer got lost, it goes on where it was.
+        """
         job = self._store.jobs.find(unit.job.id) or unit.job
         parts = self._store.jobs.parts(job)
         error = _only_errors(parts)
@@ -40,16 +36,18 @@ class Finish:
         if error is None:
             key = f"{job.id}/result-{unit.token}.json"
             self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
-        reported = self._store.work.end(unit, "failed" if error else "completed", error=error, result=key)
-        self.clean_up(job)
+        reported = self._store.work.end(unit, "failed" if error else "completed", error=error, result=key, again=again)
         if error is None:
             self._cache.keep(job)
         self._reports.follow(unit, reported)
 
     def from_earlier(self, prepare: Unit, inputs: Sequence[Input]) -> bool:
-        """End a job with an earlier one's result, if there is one that answers it; says whether there was."""
+        """End a job with an earlier one's result, if there is one that answers it; says whether there was.
+
+        Not when an earlier try to prepare it has added parts: they may be running by now.
+        """
         job = prepare.job
-        earlier = self._cache.find(job, inputs)
+        earlier = self._cache.find(job, inputs) if not job.added else None
         if earlier is None:
             return False
         key = f"{job.id}/result-{prepare.token}.json"
@@ -58,31 +56,12 @@ class Finish:
         except BlobMissing:  # the earlier job was deleted in between
             return False
         reported = self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs])
-        self.clean_up(job)
         self._reports.follow(prepare, reported)
         return True
 
     def fail(self, unit: Unit, error: Phi4Error) -> None:
         """End the job as failed because its result could not be put together."""
-        reported = self._store.work.end(unit, "failed", error=error_json(error, "finish"))
-        self.clean_up(unit.job)
-        self._reports.follow(unit, reported)
-
-    def clean_up(self, job: Job) -> None:
-        """Drop what only the making of the result needed; the job has ended, whatever becomes of that."""
-        for wait in _ERASE_WAITS:
-            try:
-                self._erase(job)
-                return
-            except BlobsUnavailable:
-                time.sleep(wait)
-        log(_log, "blobs stay until the job expires", level=logging.WARNING, **job.log_context())
-
-    def _erase(self, job: Job) -> None:
-        self._blobs.delete_folder(job.scratch)
-        if job.input_retention == "until_done":
-            for one in job.inputs:
-                self._blobs.delete(one.blob)
+        self._reports.follow(unit, self._store.work.end(unit, "failed", error=error_json(error, "finish")))
 
 
 def _only_errors(parts: Sequence[Part]) -> dict[str, Any] | None:

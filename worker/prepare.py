@@ -18,7 +18,6 @@ from PIL.Image import Image
 
 from phi4.blobs import Blobs
 from phi4.errors import (
-    BlobsUnavailable,
     Cancelled,
     InputError,
     LeaseLost,
@@ -91,7 +90,7 @@ class Prepare:
         """
         job = held.unit.job
         try:
-            inputs = self._arrivals.at_hand(job)
+            inputs = self._arrivals.at_hand(job, lambda: _check(held))
             if self._finish.from_earlier(held.unit, inputs):
                 return None
             match job.type:
@@ -113,14 +112,13 @@ class Prepare:
         """End a job that cannot be prepared."""
         try:
             self._reports.follow(unit, self._store.work.end(unit, "failed", error=error_json(error, "prepare")))
-            self._blobs.delete_folder(unit.job.scratch)
-        except (BlobsUnavailable, LeaseLost):
+        except LeaseLost:
             return
 
     # -- pages
 
     def _plan_pages(self, held: Held, inputs: list[Input]) -> Unit | None:
-        counted = [self._count_pages(one) for one in inputs]
+        counted = [self._count_pages(held, one) for one in inputs]
         chosen = [self._choose(held.unit.job, one) for one in counted]
         dpi = repeat(_dpi(held.unit.job))
         pages = chain.from_iterable(map(self._pages, range(len(counted)), counted, chosen, dpi))
@@ -128,7 +126,7 @@ class Prepare:
         return self._plan(held, specs, expected=sum(map(len, chosen)), inputs=counted)
 
     def _plan_question(self, held: Held, inputs: list[Input]) -> Unit | None:
-        counted = [self._count_pages(one) for one in inputs]
+        counted = [self._count_pages(held, one) for one in inputs]
         looked_at = chain.from_iterable(self._look_at(held, n, one) for n, one in enumerate(counted))
         return self._plan(held, [{"images": list(looked_at)}], expected=1, inputs=counted)
 
@@ -143,7 +141,8 @@ class Prepare:
             yield spec
             _check(held)
 
-    def _count_pages(self, one: Input) -> Input:
+    def _count_pages(self, held: Held, one: Input) -> Input:
+        _check(held)
         with self._blobs.as_file(one.blob, sha256=one.sha256) as path:
             count = pdf.page_count(path) if _is_pdf(one) else images.frame_count(path)
         return replace(one, pages=count)
@@ -210,7 +209,7 @@ class Prepare:
         known: list[Input] = []
         for number, one in enumerate(inputs):
             if one.media_type.startswith("image/") or _is_pdf(one):
-                one = self._count_pages(one)
+                one = self._count_pages(held, one)
                 media.append(list(self._look_at(held, number, one)))
             else:
                 specs, seconds = self._listen_to(held, number, one)

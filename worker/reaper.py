@@ -9,9 +9,10 @@ from typing import Any
 
 from ulid import ULID
 
+from phi4 import leftovers
 from phi4.blobs import Blobs
 from phi4.errors import BlobsUnavailable, Phi4Error
-from phi4.job import Status
+from phi4.job import Status, run_folder
 from phi4.log import log
 from phi4.queue import Tickets
 from phi4.store import Store
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _SWEEP_S = 600.0
 #: A folder this young may belong to a request that is still being read.
 _YOUNG_S = 3_600.0
+#: Who ends a job erases its files at once; after this long nobody does any more.
+_LEFT_ALONE_MS = 30_000
 #: Tickets sent for one queue in one round at most; the next round sends more.
 _MOST_TICKETS = 500
 
@@ -35,7 +38,7 @@ class Reaper:
         self._store = store
         self._blobs = blobs
         self._tickets = tickets
-        self._reports = Reports(store, tickets)
+        self._reports = Reports(store, blobs, tickets)
         self._worker = worker
         self._every = every
         self._max_deaths = max_deaths
@@ -61,12 +64,13 @@ class Reaper:
         for job in reaped.stopped:
             metrics.REAPED.labels("deadline").inc()
             log(_log, "job past its deadline", **self._context(job))
-        for job in reaped.ended:
-            self._reports.tell_end(job)
+        for ended in reaped.ended:
+            self._reports.tell_end(ended)
         for job in reaped.expired:
             metrics.REAPED.labels("expired").inc()
             self._erase(job)
             log(_log, "job expired", **self._context(job))
+        self._erase_leftovers()
         self._send_missing_tickets()
         if reaped.stopped or reaped.expired:
             self._tickets.wake("webhooks")
@@ -82,6 +86,20 @@ class Reaper:
     def _context(self, job: str) -> dict[str, Any]:
         found = self._store.jobs.find(job)
         return found.log_context() if found else {"job": job}
+
+    def _erase_leftovers(self) -> None:
+        """Erase what is left of jobs that nobody cleaned up after: a worker died, or the reaper ended them."""
+        for job_id, run in self._store.work.leftovers(until_ms=self._store.now_ms() - _LEFT_ALONE_MS):
+            job = self._store.jobs.find(job_id)
+            try:
+                if job is not None and job.attempts == run and job.status.is_terminal:
+                    leftovers.erase(job, self._store, self._blobs)
+                else:  # deleted with all its files, or run again since
+                    self._blobs.delete_folder(run_folder(job_id, run))
+                    self._store.work.erased(job_id, run)
+            except BlobsUnavailable as error:
+                log(_log, "leftovers stay for now", level=logging.WARNING, job=job_id, error=error.message)
+                return
 
     def _erase(self, job: str) -> None:
         try:

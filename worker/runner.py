@@ -14,6 +14,7 @@ from phi4.errors import BlobsUnavailable, Cancelled, EngineDead, LeaseLost, Phi4
 from phi4.job import Status, Unit
 from phi4.log import log
 from phi4.store import Store
+from phi4.store.work import new_report
 from phi4.tracing import OFF, Span, Tracing
 from worker import metrics
 from worker.finish import Finish
@@ -58,9 +59,13 @@ class Runner:
             return False
         if unit.is_part and unit.job.status == Status.QUEUED:
             log(_log, "job in_progress", **unit.job.log_context())
-        place = self.gate.alone() if unit.suspect else self.gate.beside_others()
-        with self.in_flight.holding(unit) as held, metrics.IN_FLIGHT.track_inprogress(), place:
-            self._run(held)
+        enter = self.gate.alone if unit.suspect else self.gate.beside_others
+        with self.in_flight.holding(unit) as held, metrics.IN_FLIGHT.track_inprogress():
+            try:
+                with enter(held.stopped):
+                    self._run(held)
+            except Cancelled:  # while it waited for its place
+                self._put_back(unit, counts=False)
         return True
 
     def let_go(self, unit: Unit) -> None:
@@ -150,7 +155,7 @@ class Runner:
             return "retried"
         for kind in ("prompt", "completion"):
             metrics.TOKENS.labels(kind).inc((outcome.usage or {}).get(f"{kind}_tokens", 0))
-        complete = partial(self.store.work.complete, finishes=self.finishes)
+        complete = partial(self.store.work.complete, finishes=self.finishes, again=new_report())
         reported = self._persist(lambda: complete(unit, outcome, self.name, self.lease_ms))
         self.reports.follow(unit, reported)
         if reported.finish is not None:
@@ -159,17 +164,13 @@ class Runner:
 
     def _hand_on(self, finish: Unit) -> None:
         """Finish the job at once, under a lease of its own."""
-        with self.in_flight.holding(finish), self._span(finish, "finish"):
-            try:
-                self._finish(finish)
-            except LeaseLost:
-                return
-            except BlobsUnavailable:
-                self._put_back(finish, counts=False)
+        with self.in_flight.holding(finish) as held:
+            self._run(held)
 
     def _finish(self, unit: Unit) -> str:
         try:
-            self._persist(lambda: self.finish.run(unit))
+            again = new_report()
+            self._persist(lambda: self.finish.run(unit, again))
         except (BlobsUnavailable, LeaseLost):
             raise
         except Phi4Error as error:
@@ -179,7 +180,8 @@ class Runner:
 
     def _put_back(self, unit: Unit, *, counts: bool) -> None:
         try:
-            reported = self._persist(lambda: self.store.work.put_back(unit, counts=counts))
+            again = new_report()
+            reported = self._persist(lambda: self.store.work.put_back(unit, counts=counts, again=again))
         except LeaseLost:
             return
         self.reports.follow(unit, reported)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from api import cancelling
 from api.auth import Caller
 from api.openai import batch_lines
 from api.openai.batch_output import BatchOutput
@@ -248,8 +249,7 @@ class BatchRunner:
     def _cancel(self, state: _Open) -> None:
         jobs, state.cancelled = () if state.cancelled else tuple(state.running.values()), True
         for job_id in jobs:
-            stopping = self._store.jobs.cancel(job_id, Cancelled("The batch was ended."))
-            self._services.tickets.wake(stopping.wake)
+            cancelling.cancel(self._services, job_id, Cancelled("The batch was ended."))
 
     # -- finalizing
 

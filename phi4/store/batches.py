@@ -83,8 +83,13 @@ class Batches:
 
     def newest(self, owner: str) -> list[Batch]:
         """List an owner's batches, newest first."""
-        ids = cast(list[str], self._client.zrange(key("batches", owner), 0, -1, desc=True))
-        return [batch for batch in map(self.find, ids) if batch]
+        found = []
+        for batch_id in cast(list[str], self._client.zrange(key("batches", owner), 0, -1, desc=True)):
+            if batch := self.find(batch_id):
+                found.append(batch)
+            else:
+                self._client.zrem(key("batches", owner), batch_id)
+        return found
 
     def update(self, batch: Batch, **fields: str | int) -> Batch:
         """Change fields of a record; only who holds the lock of batches does, but for `cancel`."""

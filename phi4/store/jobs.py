@@ -13,7 +13,7 @@ import redis
 from phi4.errors import IdempotencyConflict, IdempotencyMismatch, NotFound, NotRetryable, Phi4Error, QueueFull
 from phi4.job import Job, NewJob, Part, error_json
 from phi4.store.keys import IDEMPOTENCY_LOCK_S, key
-from phi4.store.scripts import Scripts
+from phi4.store.scripts import Scripts, job_of
 
 _PAGE = 200
 
@@ -32,6 +32,7 @@ class Stopping:
 
     wake: str  #: the queue that its finishing waits in, or ''
     status: str  #: what the job came to by this, or '' when it had ended or been told before
+    ended: Job | None  #: the job, if it ended by this
 
 
 class Jobs:
@@ -143,8 +144,8 @@ class Jobs:
 
     def cancel(self, job_id: str, error: Phi4Error) -> Stopping:
         """Ask a job to end as `cancelled`; one that ended already stays as it is."""
-        reply = self._scripts.run("stop", job_id, "cancelled", json.dumps(error_json(error, "cancel")))
-        return Stopping(*cast(list[str], reply))
+        wake, status, ended = self._scripts.run("stop", job_id, "cancelled", json.dumps(error_json(error, "cancel")))
+        return Stopping(wake, status, job_of(ended) if ended else None)
 
     def retry(self, job: Job, *, most_waiting: int) -> None:
         """Run a failed or cancelled job again; doing it twice, or from two places, makes one more run.

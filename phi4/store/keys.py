@@ -38,6 +38,7 @@ PATTERNS = {
     "leases": "phi4:leases",  # zset: running work, by the time its lease ends
     "deadlines": "phi4:deadlines",  # zset: jobs by deadline
     "expiries": "phi4:expiries",  # zset: jobs by expiry
+    "leftovers": "phi4:leftovers",  # zset: "<job>|<run>" that ended and may have files to erase, by when it ended
     "index": "phi4:index:{}",  # zset per owner: job ids, newest last
     "idempotency": "phi4:idempotency:{}:{}",  # string per owner and key
     "remembered": "phi4:remembered:{}:{}",  # string per owner and question: the completed job that has the answer

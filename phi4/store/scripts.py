@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 import redis
 
+from phi4.job import Job
 from phi4.store.keys import lua_functions
+
+
+def job_of(record: Sequence[str]) -> Job:
+    """Read a job's record as a script replies it: fields and values in turn."""
+    return Job.from_record(dict(zip(record[::2], record[1::2], strict=True)))
 
 
 class Scripts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -13,7 +14,7 @@ from phi4.errors import DeadlineExceeded, LeaseLost, WorkerLost
 from phi4.job import QUEUES, RECORD_VERSION, Job, Unit, error_json
 from phi4.store.events import Piece
 from phi4.store.keys import key
-from phi4.store.scripts import Scripts
+from phi4.store.scripts import Scripts, job_of
 
 Beat = Literal["ok", "stop", "lost"]
 #: Owners of one queue that are looked at for its oldest unit: for a figure, not for an order.
@@ -26,7 +27,7 @@ class Reaped:
 
     put_back: list[tuple[str, str, str]]  #: job, unit, worker that let it fall
     stopped: list[str]  #: jobs past their deadline
-    ended: list[str]  #: jobs that failed or were cancelled by it
+    ended: list[Job]  #: jobs that failed or were cancelled by it
     expired: list[str]  #: jobs whose blobs are to be erased
     wake: list[str]  #: queues that got work
 
@@ -38,7 +39,7 @@ class Reported:
     let_in: int  #: parts that entered the job's queue
     finish: Unit | None  #: the job's finishing, when it fell to this worker
     wake: str  #: the queue that a unit waits in again, or ''
-    ended: bool  #: whether the job ended by it, which is told by who reported
+    ended: Job | None  #: the job, if it ended by this: who reported tells of it and erases what is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,16 @@ class Outcome:
     last_piece: Piece | None = None  #: text that no reader has been told yet
 
 
+def new_report() -> str:
+    """A word under which one report can be made again, should its answer get lost."""
+    return secrets.token_hex(8)
+
+
 class Work:
-    """Units of work; each method is one atomic step, and raises `LeaseLost` when another attempt owns the unit now."""
+    """Units of work; each method is one atomic step, and raises `LeaseLost` when another attempt owns the unit now.
+
+    A report that is made `again`, under the word of `new_report`, changes nothing and is answered as the first time.
+    """
 
     def __init__(self, client: redis.Redis, scripts: Scripts) -> None:
         self._client = client
@@ -66,8 +75,7 @@ class Work:
         if not reply:
             return None
         _, name, token, tries, suspect, spec, waited, record = reply
-        job = Job.from_record(dict(zip(record[::2], record[1::2], strict=True)))
-        return Unit(job, name, token, int(tries), suspect == "1", json.loads(spec or "{}"), int(waited or 0))
+        return Unit(job_of(record), name, token, int(tries), suspect == "1", json.loads(spec or "{}"), int(waited or 0))
 
     def plan(
         self,
@@ -96,7 +104,9 @@ class Work:
             lease_ms,
         )
 
-    def complete(self, part: Unit, outcome: Outcome, worker: str, lease_ms: int, *, finishes: bool = True) -> Reported:
+    def complete(
+        self, part: Unit, outcome: Outcome, worker: str, lease_ms: int, *, finishes: bool = True, again: str = ""
+    ) -> Reported:
         """Report a part as done or failed; the finishing waits in a queue when this worker does not finish jobs."""
         last = outcome.last_piece
         return self._report(
@@ -115,16 +125,19 @@ class Work:
             outcome.model,
             *((last.take, last.offset, last.text) if last else (0, 0, "")),
             int(not finishes),
+            again=again,
         )
 
-    def put_back(self, unit: Unit, *, counts: bool) -> Reported:
+    def put_back(self, unit: Unit, *, counts: bool, again: str = "") -> Reported:
         """Return a unit to its queue, counting this try or not; one of a job that is stopping is dropped."""
-        return self._report(unit, "put_back", unit.job.id, unit.name, unit.token, int(counts))
+        return self._report(unit, "put_back", unit.job.id, unit.name, unit.token, int(counts), again=again)
 
-    def end(self, unit: Unit, status: str, *, error: Mapping[str, Any] | None = None, result: str = "") -> Reported:
+    def end(
+        self, unit: Unit, status: str, *, error: Mapping[str, Any] | None = None, result: str = "", again: str = ""
+    ) -> Reported:
         """End the job, from its preparation (only as failed, once what runs has ended) or its finishing."""
         body = json.dumps(error) if error else ""
-        return self._report(unit, "end_job", unit.job.id, unit.name, unit.token, status, body, result)
+        return self._report(unit, "end_job", unit.job.id, unit.name, unit.token, status, body, result, again=again)
 
     def reuse(self, prepare: Unit, earlier: Job, result: str, inputs: Sequence[Mapping[str, Any]]) -> Reported:
         """End the job in its preparation with a copy of an earlier one's result."""
@@ -146,7 +159,16 @@ class Work:
         late = json.dumps(error_json(DeadlineExceeded(), "deadline"))
         put, stopped, ended, expired, wake = self._scripts.run("reap", max_deaths, lost, late, limit)
         fallen = [cast(tuple[str, str, str], tuple(member.split("|"))) for member in put]
-        return Reaped(fallen, stopped, ended, expired, [q for q in wake if q])
+        return Reaped(fallen, stopped, [job_of(record) for record in ended], expired, [q for q in wake if q])
+
+    def leftovers(self, *, until_ms: int, limit: int = 100) -> list[tuple[str, int]]:
+        """List jobs, with their run, that ended before some time (Redis' clock) and were not noted as `erased`."""
+        found = cast(list[str], self._client.zrange(key("leftovers"), 0, until_ms, byscore=True, offset=0, num=limit))
+        return [(job, int(run)) for job, _, run in (member.partition("|") for member in found)]
+
+    def erased(self, job_id: str, run: int) -> None:
+        """Note that nothing is left that the end of this run of a job left no use for."""
+        self._client.zrem(key("leftovers"), f"{job_id}|{run}")
 
     def hold_lock(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a lock that one process at a time may hold."""
@@ -162,9 +184,10 @@ class Work:
         ages = self._scripts.run("oldest", _MOST_OWNERS, *QUEUES)
         return {queue: max(0, int(age)) / 1000 for queue, age in zip(QUEUES, ages, strict=True) if queue != "webhooks"}
 
-    def _report(self, unit: Unit, script: str, *arguments: str | bytes | int | float) -> Reported:
-        reply = cast(list[Any], self._scripts.run(script, *arguments))
+    def _report(self, unit: Unit, script: str, *arguments: str | bytes | int | float, again: str = "") -> Reported:
+        # The client library sends a command again when its answer got lost: the same word gets the same answer.
+        reply = cast(list[Any], self._scripts.run(script, *arguments, again or new_report()))
         if reply[0] != "ok":
             raise LeaseLost
         _, let_in, token, wake, ended = reply
-        return Reported(let_in, unit.as_finish(token) if token else None, wake, ended == 1)
+        return Reported(let_in, unit.as_finish(token) if token else None, wake, job_of(ended) if ended else None)

@@ -1,7 +1,9 @@
 -- ARGV: job, part, token, 'done' | 'failed', where the outcome is kept, usage (JSON object of numbers), error (JSON) or '', worker,
 -- lease in ms, engine, model, the last of its text: take, offset, text or '', and '1' when others are to finish the job.
--- Returns as `reported` | {'lost'}.
+-- Returns as `answer` | {'lost'}.
 local job, unit, token, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local again = reported_before(job, unit)
+if again then return again end
 if not owns(job, unit, token) then return {'lost'} end
 -- Usage may hold fractions (seconds of sound); a number Redis refuses must stop the script before it changed anything else.
 for name, amount in pairs(cjson.decode(ARGV[6])) do redis.call('HINCRBYFLOAT', k_job(job), 'usage.' .. name, amount) end
@@ -16,5 +18,5 @@ count_out(job, unit, outcome)
 local stop = redis.call('HGET', k_job(job), 'stop')
 if not stop or stop == '' then admit(job) end
 progressed(job, unit)
-if ARGV[15] == '1' then return reported(job, '', settle_later(job)) end
-return reported(job, settle(job, ARGV[8], tonumber(ARGV[9])), '')
+if ARGV[15] == '1' then return reported(job, unit, '', settle_later(job)) end
+return reported(job, unit, settle(job, ARGV[8], tonumber(ARGV[9])), '')

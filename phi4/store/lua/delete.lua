@@ -5,6 +5,7 @@ if not owner then return 0 end
 local queue, attempts, idempotency = job_get(job, 'queue', 'attempts', 'idempotency')
 if queue then drop_waiting(job) give_whole_share_back(job) drop('prepare', owner, job .. '|finish') end
 for attempt = 1, tonumber(attempts or 1) do
+  redis.call('ZREM', k_leftovers(), job .. '|' .. attempt)
   for _, event in ipairs(HOOK_EVENTS) do
     local hook = job .. '|' .. event .. '|' .. attempt
     local url = redis.call('HGET', k_hook(hook), 'url')

@@ -1,8 +1,10 @@
 -- ARGV: job, prepare's token, number of the first spec, specs (JSON list of strings), parts expected or 0, '1' when these are all,
 -- facts about the inputs (JSON) or '', worker, lease in ms. Adds parts; a part known from an earlier try is left as it is.
--- Returns as `reported` | {'lost'}.
+-- Returns as `answer` | {'lost'}.
 local job, token, first, specs = ARGV[1], ARGV[2], tonumber(ARGV[3]), cjson.decode(ARGV[4])
 local expected, sealed, inputs, worker, lease_ms = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local again = reported_before(job, 'prepare')
+if again then return again end
 if not owns(job, 'prepare', token) then return {'lost'} end
 
 local added, stop = job_get(job, 'added', 'stop')
@@ -30,4 +32,4 @@ if sealed == '1' then
 end
 if not stopping then admit(job) end
 if sealed == '1' then finish = settle(job, worker, lease_ms) end
-return reported(job, finish, '')
+return reported(job, 'prepare', finish, '')

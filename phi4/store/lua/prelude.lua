@@ -135,13 +135,15 @@ local function enqueue(job, unit)
   return queue
 end
 
--- What a part takes of its job's share: milliseconds of a clip, else pages.
+-- What a part takes of its job's share: milliseconds of a clip, else pages; in a conversation a clip counts as a page.
 local function load_of(job, spec)
   local part = cjson.decode(spec)
   if redis.call('HGET', k_job(job), 'type') == 'asr' then
     return math.ceil(((part['end'] or 0) - (part.start or 0)) * 1000)
   end
-  return part.images and #part.images or 1
+  local pages = #(part.images or {})
+  for _, input in ipairs(part.media or {}) do pages = pages + #input end
+  return math.max(1, pages)
 end
 
 local function share_of(job)
@@ -272,6 +274,8 @@ local function finish_job(job, status, err)
   if TERMINAL[redis.call('HGET', k_job(job), 'status')] then return end
   redis.call('HSET', k_job(job), 'status', status, 'ended_ms', now(), 'error', err or '')
   ended[job] = status ~= 'expired' or nil
+  redis.call('ZADD', k_leftovers(), now(), job .. '|' .. redis.call('HGET', k_job(job), 'attempts'))
+  keep_shared(k_leftovers())
   redis.call('ZREM', k_deadlines(), job)
   redis.call('HINCRBY', k_ended(), redis.call('HGET', k_job(job), 'type') .. ' ' .. status, 1)
   keep_shared(k_ended())
@@ -393,8 +397,24 @@ local function put_back(job, unit, token)
   return enqueue(job, unit)
 end
 
--- The reply to a report on a unit: parts let into the job's queue, the token of its finishing and the queue to wake (or ''),
--- and whether the job ended by it.
-local function reported(job, finish, wake)
-  return {'ok', let_in[redis.call('HGET', k_job(job), 'queue')] or 0, finish, wake, ended[job] and 1 or 0}
+-- A report on a unit, whose last argument is a word of its own, is answered with: parts let into the job's queue, the token of
+-- its finishing and the queue to wake (or ''), and the job's record if it ended by this. The answer is kept: who did not get
+-- it sends the report again, under the same word, and gets it then.
+local function answer(job, report)
+  local over = report[5] == 1 and redis.call('HGETALL', k_job(job)) or {}
+  return {'ok', report[2], report[3], report[4], over}
+end
+
+local function reported(job, unit, finish, wake)
+  local let = let_in[redis.call('HGET', k_job(job), 'queue')] or 0
+  local report = {ARGV[#ARGV], let, finish, wake, ended[job] and 1 or 0}
+  unit_set(job, unit, 'report', cjson.encode(report))
+  return answer(job, report)
+end
+
+local function reported_before(job, unit)
+  local kept = unit_get(job, unit, 'report')
+  if not kept then return nil end
+  local report = cjson.decode(kept)
+  return report[1] == ARGV[#ARGV] and answer(job, report) or nil
 end

@@ -1,6 +1,6 @@
 -- ARGV: how many times a unit may end its worker while alone, error for that (JSON), error for a missed deadline (JSON), most to do.
 -- Puts back work whose lease ran out, stops jobs past their deadline, expires jobs past their time.
--- Returns {units put back ('job|unit|worker')…}, {jobs stopped…}, {jobs ended…}, {jobs expired…}, {queues to wake…}.
+-- Returns {units put back ('job|unit|worker')…}, {jobs stopped…}, {records of jobs that ended…}, {jobs expired…}, {queues to wake…}.
 local most_deaths, lost_error, deadline_error, limit = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local time = now()
 local put, stopped, expired, wake = {}, {}, {}, {}
@@ -72,6 +72,7 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
         and field ~= 'metadata' and field ~= 'attempts'
         and not string.find(field, '_ms$') then redis.call('HDEL', k_job(job), field) end
     end
+    redis.call('ZREM', k_leftovers(), job .. '|' .. redis.call('HGET', k_job(job), 'attempts'))
     redis.call('ZREM', k_expiries(), job)
     redis.call('ZREM', k_index(owner), job)
     table.insert(expired, job)
@@ -82,5 +83,5 @@ for _, job in ipairs(redis.call('ZRANGEBYSCORE', k_expiries(), '-inf', time, 'LI
 end
 for queue in pairs(let_in) do to_wake(queue) end
 local over = {}
-for job in pairs(ended) do table.insert(over, job) end
+for job in pairs(ended) do table.insert(over, redis.call('HGETALL', k_job(job))) end
 return {put, stopped, over, expired, wake}
