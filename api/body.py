@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, BinaryIO, NoReturn, cast
 
 from flask import Request
-from jsonschema import Draft202012Validator, SchemaError
+from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import ValidationError as SchemaError
 from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -29,6 +31,9 @@ _MAX_DEPTH = 32
 _MOST_VALUES = 50_000
 #: One that does not end goes to the end, so that no second one is looked for in it.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_METASCHEMA = "https://json-schema.org/draft/2020-12/schema"
+#: Bytes of JSON: a job's record lies in Redis, and every list of jobs is made of records.
+_LARGEST_SCHEMA = 64 << 10
 _JSON_FIELDS = ("params", "metadata", "input")
 
 
@@ -95,7 +100,8 @@ def _parsed(body: bytes) -> object:
     if _holds_too_many(body):
         raise MalformedRequest(f"The JSON holds more than {_MOST_VALUES} values.")
     try:
-        value = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+        # Strictly, and nothing but UTF-8: given bytes, the library guesses at others, and lets halves of characters in.
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could never be written out again
     except RecursionError:
@@ -187,17 +193,30 @@ def _checked_params(job: JobRequest) -> dict[str, Any]:
         params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
     except ValidationError as error:
         raise invalid_fields(field_errors(error, "params")) from None
-    if "response_schema" in params:  # even an empty one takes a millisecond
+    if "response_schema" in params:
         check_schema(params["response_schema"], "params.response_schema")
     return params
 
 
 def check_schema(schema: Mapping[str, Any], field: str) -> None:
-    """Check that a JSON Schema is one. Raises `InvalidRequest` naming the field."""
+    """Check that a JSON Schema is one, and not too large to be kept. Raises `InvalidRequest` naming the field."""
+    if len(json.dumps(schema, ensure_ascii=False).encode()) > _LARGEST_SCHEMA:
+        raise invalid(field, f"takes more than {_LARGEST_SCHEMA >> 10} kB as JSON")
     try:
-        Draft202012Validator.check_schema(schema)
+        _a_schema().validate(schema)
     except SchemaError as error:
-        raise invalid(field, f"is no JSON Schema at {error.json_path[:100]}") from None
+        raise invalid(field, f"is no JSON Schema at {_json_path(error.instance_path)[:100]}") from None
+
+
+@cache
+def _a_schema() -> Draft202012Validator:
+    """What says whether something is a schema: its regular expressions too, but not whether its names are URIs."""
+    free = dict.fromkeys(("uri", "uri-reference"), lambda _: True)
+    return Draft202012Validator({"$ref": _METASCHEMA}, validate_formats=True, formats=free)
+
+
+def _json_path(steps: Sequence[str | int]) -> str:
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
 def _from_json(number: int, one: JobInput, stored: Callable[[str], Upload]) -> Upload:

@@ -61,7 +61,7 @@ def blueprint(services: Services) -> Blueprint:
         job_type = _choice_argument("type", list(PARAMS))
         owner = _owner_argument()
         jobs, more = services.store.jobs.newest(owner, limit=limit, after=after, status=status, type=job_type)
-        return jsonify(page_of([services.views.summary(j) for j in jobs], more))
+        return jsonify(page_of([services.views.in_a_list(j) for j in jobs], more))
 
     @routes.get("/<job_id>")
     def show(job_id: str) -> Response:

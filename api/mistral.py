@@ -18,6 +18,7 @@ from api.schemas import http_url
 from api.services import Services
 from phi4.errors import NotFound, UnknownModel
 from phi4.job import Job
+from phi4.params import LONGEST_PAGES
 
 PATHS = ("/v1/ocr",)
 #: The name that clients of this route have built in.
@@ -81,9 +82,9 @@ class OcrRequest(_Fields):
 
     model: str | None = None
     document: Document
-    pages: str | None = Field(None, max_length=1_000, description='Pages from 0: a list, or "0-5" or "0,2-4"')
+    pages: str | None = Field(None, max_length=LONGEST_PAGES, description='Pages from 0: a list, or "0-5" or "0,2-4"')
 
-    @field_validator("pages", mode="before")
+    @field_validator("pages", mode="before", json_schema_input_type=list[int] | str | None)
     @classmethod
     def _spelled_out(cls, value: object) -> object:
         if isinstance(value, list):

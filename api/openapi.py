@@ -228,7 +228,7 @@ _KEY: Schema = {
     "description": "A key from `phi4 keys create`; a service on loopback that has no keys asks for none.",
 }
 #: No or a wrong key; not for this caller; one request too many in a minute; the store is away.
-_ANY_PROBLEM = ("401", "403", "429")
+_ANY_PROBLEM = ("401", "403", "429", "503")
 _JOB: Schema = {
     "type": "object",
     "required": ["id", "object", "type", "status", "created_at", "expires_at", "progress", "links"],

@@ -18,6 +18,9 @@ from api.openai.files import FileFields
 Schema = dict[str, Any]
 _ERROR = "OpenAIError"
 _OCR_ERROR = "MistralError"
+#: Every route needs a key where there are keys, counts against what it may ask a minute, and needs Redis.
+_ANY_REFUSAL = ("401", "403", "429", "503")
+_KEY: list[Schema] = [{"key": []}]
 _STATUSES = ("400", "404", "409", "413", "429", "500", "503", "504")
 
 
@@ -27,6 +30,8 @@ def schemas() -> Schema:
     _, definitions = models_json_schema(cast(Any, models), ref_template="#/components/schemas/{model}")
     made: Schema = definitions["$defs"]
     _add(made["ChatRequest"], chat_request.IGNORED, chat_request.UNSUPPORTED)
+    _add(made["Message"], ("name",), {})
+    _add(made["ContentPart"], chat_request.PART_NOTES, {})
     _add(made["AudioRequest"], (), audio.UNSUPPORTED)
     _add(made["OcrRequest"], mistral.IGNORED, mistral.UNSUPPORTED)
     for form in ("AudioRequest", "FileFields"):
@@ -138,8 +143,9 @@ def _route(
     error: str = _ERROR,
     description: str = "",
 ) -> Schema:
-    refused = {status: _json("Refused", _ref(error)) for status in refusals}
-    route: Schema = {"summary": summary, "parameters": parameters or [], "responses": {**responses, **refused}}
+    refused = {status: _json("Refused", _ref(error)) for status in sorted({*refusals, *_ANY_REFUSAL})}
+    responses = {**responses, **refused}
+    route: Schema = {"summary": summary, "parameters": parameters or [], "responses": responses, "security": _KEY}
     if description:
         route["description"] = description
     if body:
@@ -183,6 +189,7 @@ _TEXT: Schema = {"type": "string"}
 _PAGE: list[Schema] = [
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10_000}},
     {"name": "after", "in": "query", "schema": _TEXT},
+    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
 ]
 _LIST: Schema = {
     "200": _json("A page", {"type": "object", "required": ["object", "data", "has_more"]}),

@@ -118,7 +118,7 @@ def status_of(error: Phi4Error) -> int:
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Build the response; keyword arguments become members of the problem (`errors`, `job`, …)."""
-    retry_after = more.pop("retry_after", _RETRY_AFTER_S.get(status))
+    headers = _headers(status, code, more.pop("retry_after", None))
     body = {
         "type": "about:blank",  # RFC 9457: the status says the type; `code` tells the rest
         "title": _TITLES.get(status, "Error"),
@@ -130,12 +130,16 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
         "errors": more.pop("errors", []),
         **more,
     }
-    response = Response(json.dumps(body, ensure_ascii=False), status, mimetype="application/problem+json")
-    if code in ("not_finished", "idempotency_in_flight") or status in (408, 429, 503):
-        response.headers["Retry-After"] = str(retry_after)
+    return Response(json.dumps(body, ensure_ascii=False), status, headers, mimetype="application/problem+json")
+
+
+def _headers(status: int, code: str, retry_after: object) -> dict[str, str]:
+    """What an error's headers tell, whatever its body looks like; `retry_after` in seconds, None for the usual."""
     if status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="phi4"'
-    return response
+        return {"WWW-Authenticate": 'Bearer realm="phi4"'}
+    if code in ("not_finished", "idempotency_in_flight") or status in (408, 429, 503):
+        return {"Retry-After": str(retry_after or _RETRY_AFTER_S[status])}
+    return {}
 
 
 def field_errors(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
@@ -180,8 +184,8 @@ def _answer(failure: Failure) -> Response:
     for path, shape in shapes.items():
         if request.path == path or request.path.startswith(f"{path}/"):
             response = shape(failure)
-            if response.status_code in (429, 503):
-                response.headers["Retry-After"] = str(_RETRY_AFTER_S[response.status_code])
+            cause = failure.cause()
+            response.headers.extend(_headers(response.status_code, cause.code, cause.details.get("retry_after")))
             return response
     return problem(failure.status, failure.code, failure.message, **failure.details)
 

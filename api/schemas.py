@@ -20,13 +20,19 @@ Metadata = Annotated[
 
 def http_url(value: str) -> str:
     """Give back an http or https URL with a host. Raises `ValueError` for anything else."""
+    if not _has_host(value) or _BLANK.search(value):
+        raise ValueError("must be an http or https URL with a host")
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("must not hold a user or a password")
+    return value
+
+
+def _has_host(value: str) -> bool:
     try:
         pieces = urlsplit(value)
-        if pieces.scheme in ("http", "https") and pieces.hostname and pieces.port != 0 and not _BLANK.search(value):
-            return value
+        return pieces.scheme in ("http", "https") and bool(pieces.hostname) and pieces.port != 0
     except ValueError:  # a port that is no number, or half an IPv6 address
-        pass
-    raise ValueError("must be an http or https URL with a host")
+        return False
 
 
 _Url = Annotated[str, Field(max_length=4_096), AfterValidator(http_url)]
@@ -62,7 +68,7 @@ class JobRequest(BaseModel):
     input: list[JobInput] = Field(default_factory=list, description="One object or a list")
     params: dict[str, Any] = Field(default_factory=dict, description="Depends on the type")
     webhook_url: _Url | None = None
-    webhook_events: list[WebhookEvent] = Field(default_factory=_when_ended)
+    webhook_events: list[WebhookEvent] = Field(default_factory=_when_ended, max_length=10)
     priority: Priority = "normal"
     metadata: Metadata = Field(default_factory=dict)
     cancel_after: int | None = Field(None, ge=1, le=MAX_EXPIRES_S, description="Seconds until the job is cancelled")
@@ -70,14 +76,14 @@ class JobRequest(BaseModel):
     input_retention: Literal["until_expiry", "until_done"] = "until_expiry"
     cache: bool = Field(True, description="Whether the result of an earlier, equal job will do")
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="before", json_schema_input_type=JobInput | list[JobInput])
     @classmethod
     def _listed(cls, value: object) -> object:
         if not isinstance(value, dict | list):
             raise ValueError('give an object, such as {"url": "https://…"}, or a list of them')
         return [value] if isinstance(value, dict) else value
 
-    @field_validator("webhook_events", mode="before")
+    @field_validator("webhook_events", mode="before", json_schema_input_type=list[WebhookEvent] | str)
     @classmethod
     def _separated(cls, value: object) -> object:
         return [v.strip() for v in value.split(",")] if isinstance(value, str) else value

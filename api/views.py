@@ -17,6 +17,9 @@ _STATES = {"held": "waiting", "ready": "waiting", "done": "completed"}
 #: Counting further than this costs more than it tells.
 _MOST_AHEAD = 1_000
 
+#: What a caller wrote or asked for at any length; a job shown alone has it.
+_LONG_PARAMS = ("messages", "response_schema")
+
 
 class Views:
     """Reads what a view needs beside the record: the queue, and the result."""
@@ -41,8 +44,13 @@ class Views:
             view["parts"] = [_part(p) for p in self._store.jobs.parts(job)]
         return view
 
+    def in_a_list(self, job: Job) -> dict[str, Any]:
+        """Show a job among others: without the params that may be long."""
+        view = self.summary(job)
+        return view | {"params": {name: value for name, value in view["params"].items() if name not in _LONG_PARAMS}}
+
     def summary(self, job: Job) -> dict[str, Any]:
-        """Show a job from its record alone, as lists do."""
+        """Show a job from its record alone."""
         view: dict[str, Any] = {
             "id": job.id,
             "object": "job",

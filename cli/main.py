@@ -213,12 +213,15 @@ def _read_schema(path: Path | None) -> Any:
         return None if path is None else json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise typer.BadParameter(f"{path} is not JSON: {error}.") from None
+    except RecursionError:
+        raise typer.BadParameter(f"{path} is nested too deep.") from None
 
 
 def _run(asked: list[Asked], wanted: Wanted, url: str) -> None:
     from cli.jobs import run
 
-    raise typer.Exit(run(asked, wanted, url=url))
+    with plain_errors():
+        raise typer.Exit(run(asked, wanted, url=url))
 
 
 def _settings(**given: object) -> Settings:

@@ -15,6 +15,7 @@ import httpx
 from httpx_sse import EventSource
 
 from phi4 import __version__
+from phi4.calls import shown_name
 
 #: A job as the API shows it.
 Job = dict[str, Any]
@@ -72,7 +73,7 @@ class Remote:
     """
 
     def __init__(self, url: str) -> None:
-        address = httpx.URL(url)
+        address = _address(url)
         #: Whether there was any answer yet.
         self.has_answered = False
         self._address = str(address.copy_with(userinfo=b""))
@@ -102,7 +103,7 @@ class Remote:
         """Send files as one job. Raises `OSError` when one of them cannot be read."""
         fields = {"type": job_type, "params": json.dumps(dict(params))}
         with contextlib.ExitStack() as opened:
-            parts = [("file", (path.name, _content(path, opened))) for path in files]
+            parts = [("file", (shown_name(path), _content(path, opened))) for path in files]
             response = await self._request(
                 "POST",
                 "/v1/jobs",
@@ -212,7 +213,7 @@ def _content(path: Path, opened: contextlib.ExitStack) -> BinaryIO | bytes:
 
 
 def _path(job_id: str, *more: str) -> str:
-    return "/".join(("/v1/jobs", quote(job_id, safe=""), *more))
+    return "/".join(("/v1/jobs", quote(job_id, safe="", errors="replace"), *more))
 
 
 def _fields(response: httpx.Response) -> dict[str, Any]:
@@ -234,8 +235,19 @@ def _retry_after(response: httpx.Response) -> float:
     return min(float(seconds), _MOST_RETRY_AFTER_S) if seconds.isdecimal() else _RETRY_AFTER_S
 
 
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+        _ = address.host  # read only now
+    except (httpx.InvalidURL, UnicodeError):
+        raise RemoteError("wrong_url", f"{url!r} is no address of a service (from --url or PHI4_URL).") from None
+    return address
+
+
 def _authorization() -> dict[str, str]:
     key = os.environ.get("PHI4_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RemoteError("wrong_key", "PHI4_API_KEY holds characters that no key has.")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 File = str | Path | bytes
 _ENDED = ("completed", "failed", "cancelled", "expired")
 _PASSING = (429, 502, 503, 504)
+#: The first sending of this request is still being read: its answer comes to whoever asks again.
+_IN_FLIGHT = "idempotency_in_flight"
 _WAIT_S = 20
 
 
@@ -68,7 +70,7 @@ def request(send: Send, tries: int) -> Plan[httpx.Response]:
     """Send until something other than a passing trouble comes back."""
     for attempt in range(1, tries + 1):
         came = yield send
-        if isinstance(came, httpx.Response) and came.status_code not in _PASSING:
+        if isinstance(came, httpx.Response) and not _will_pass(came):
             break
         if attempt < tries:
             after = came.headers.get("Retry-After", "") if isinstance(came, httpx.Response) else ""
@@ -78,6 +80,12 @@ def request(send: Send, tries: int) -> Plan[httpx.Response]:
     if came.is_error:
         raise Phi4ApiError(came)
     return came
+
+
+def _will_pass(response: httpx.Response) -> bool:
+    return response.status_code in _PASSING or (
+        response.status_code == 409 and Phi4ApiError(response).code == _IN_FLIGHT
+    )
 
 
 def submit(
@@ -108,7 +116,12 @@ def _as_text(value: Any) -> str:
 
 
 def _named(file: File) -> tuple[str, bytes]:
-    return ("input", file) if isinstance(file, bytes) else (Path(file).name, Path(file).read_bytes())
+    return ("input", file) if isinstance(file, bytes) else (shown_name(Path(file)), Path(file).read_bytes())
+
+
+def shown_name(path: Path) -> str:
+    """A file's name as it can be sent: one that is not UTF-8 has marks in place of what is not."""
+    return path.name.encode(errors="replace").decode()
 
 
 def _input(file: File) -> dict[str, Any]:

@@ -117,10 +117,10 @@ class NewJob:
         return {
             "v": str(RECORD_VERSION),
             "type": self.type,
-            "params": json.dumps(dict(self.params)),
-            "inputs": json.dumps([i.to_json() for i in self.inputs]),
+            "params": json.dumps(dict(self.params), ensure_ascii=False),
+            "inputs": json.dumps([i.to_json() for i in self.inputs], ensure_ascii=False),
             "priority": self.priority,
-            "metadata": json.dumps(dict(self.metadata)),
+            "metadata": json.dumps(dict(self.metadata), ensure_ascii=False),
             "webhook_url": self.webhook_url,
             "webhook_events": f" {' '.join(self.webhook_events)} ",
             "input_retention": self.input_retention,

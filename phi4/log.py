@@ -30,8 +30,14 @@ class _TextLines(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in getattr(record, _FIELDS, {}).items() if value != "")
+        given = getattr(record, _FIELDS, {}).items()
+        fields = " ".join(f"{name}={_on_one_line(value)}" for name, value in given if value != "")
         return f"{super().format(record)} {fields}".rstrip()
+
+
+def _on_one_line(value: object) -> str:
+    """Spell a value so that it cannot pass for another line, or tell a terminal what to do."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
 
 
 def set_up(log_format: Literal["json", "text"], level: str) -> None:

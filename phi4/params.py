@@ -17,13 +17,17 @@ Detail = Literal["auto", "low", "high"]
 _PAGES = re.compile(r"^\s*\d{1,6}(\s*-\s*\d{1,6})?(\s*,\s*\d{1,6}(\s*-\s*\d{1,6})?)*\s*$")
 
 
+#: Characters: some two thousand pages, each by its number.
+LONGEST_PAGES = 10_000
+
+
 class _Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _PagedParams(_Params):
     pages: str | None = Field(
-        None, max_length=1_000, description='Pages of a document, 1-based, e.g. "1-3,7"; all by default'
+        None, max_length=LONGEST_PAGES, description='Pages of a document, 1-based, e.g. "1-3,7"; all by default'
     )
     detail: Detail = Field("auto", description="How finely pages are looked at")
 
@@ -96,7 +100,7 @@ class ChatMessage(_Params):
     role: Literal["system", "user", "assistant"]
     content: list[ChatPart] = Field(min_length=1, max_length=1_000, description="A string is one part of type `text`")
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=list[ChatPart] | str)
     @classmethod
     def _listed(cls, value: object) -> object:
         return [{"type": "text", "text": value}] if isinstance(value, str) else value

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -135,6 +136,10 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://")):
             raise ValueError("must start with redis:// or rediss:// (a Valkey server takes redis:// too)")
+        try:
+            _ = urlsplit(value).port
+        except ValueError:  # whose words hold a part of the password
+            raise ValueError("cannot be read; characters such as / and @ in a password are percent-encoded") from None
         return value
 
     @field_validator("webhook_secret")

@@ -21,12 +21,13 @@ JOB: dict[str, Any] = {"type": "ocr", "input": {"data": base64.b64encode(png()).
 
 def make_app(store: Store, folder: Path, **settings: Any) -> Flask:
     """Make the application over a store of a test."""
-    url = _url(store)
+    url = url_of(store)
     given = {"redis_url": url, "data_dir": folder, "metrics_port": 0, "min_free_disk_mb": 0} | settings
     return create_app(load(**given))
 
 
-def _url(store: Store) -> str:
+def url_of(store: Store) -> str:
+    """Where a test's store is."""
     where = store.client.connection_pool.connection_kwargs
     return f"redis://:{where['password']}@{where['host']}:{where['port']}/{where['db']}"
 

@@ -60,6 +60,8 @@ BAD: dict[str, Bad] = {
     "not an object": body("[]"),
     "a bare string": body('"ocr"'),
     "not UTF-8": body(b'{"type": "\xe9"}'),
+    "half a surrogate pair, raw": body(b'{"type": "ocr", "params": {"response_schema": {"title": "\xed\xa0\x80"}}}'),
+    "UTF-16": body(json.dumps(JOB).encode("utf-16-le")),
     "half a surrogate pair": body(r'{"type": "ocr", "metadata": {"a": "\ud800"}}'),
     "NaN": body('{"type": "ocr", "params": {"temperature": NaN}}'),
     "Infinity": body('{"type": "ocr", "params": {"temperature": -Infinity}}'),
@@ -103,6 +105,9 @@ BAD: dict[str, Bad] = {
     "an input URL with an impossible port": fields("input.0.url", input={"url": "https://example.com:99999/"}),
     "a webhook over FTP": fields("webhook_url", webhook_url="ftp://example.com/"),
     "a webhook that is no URL": fields("webhook_url", webhook_url="example.com"),
+    "a webhook with a password": fields("webhook_url", webhook_url="https://user:secret@example.com/"),
+    "an input URL with a user": fields("input.0.url", input={"url": "https://user@example.com/"}),
+    "eleven webhook events": fields("webhook_events", webhook_events=["job.failed"] * 11),
     "an unknown webhook event": fields("webhook_events.0", webhook_events=["job.progress"]),
     "unknown priority": fields("priority", priority="urgent"),
     "17 metadata": fields("metadata", metadata={str(n): "" for n in range(17)}),
@@ -130,6 +135,12 @@ BAD: dict[str, Bad] = {
     "empty question": params("params.question", QUESTION, question=""),
     "blank question": params("params.question", QUESTION, question=" \n"),
     "a schema that is none": params("params.response_schema", QUESTION, response_schema={"type": "nonsense"}),
+    "a schema with a pattern that is none": params(
+        "params.response_schema", QUESTION, response_schema={"pattern": "("}
+    ),
+    "a schema of more than 64 kB": params(
+        "params.response_schema", QUESTION, response_schema={"description": "x" * 70_000}
+    ),
     "a schema that is a string": params("params.response_schema", QUESTION, response_schema="object"),
     "word timestamps": params("params.timestamps", TALK, timestamps="word"),
     "a language in words": params("params.language", TALK, language="english"),

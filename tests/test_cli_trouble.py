@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import struct
@@ -195,3 +196,54 @@ def test_a_reader_that_leaves_ends_the_run(api: Scripted, files: Files) -> None:
     assert process.returncode == 1
     assert b"Traceback" not in err
     assert len(api.cancelled) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PHI4_API_KEY", "ключ", "PHI4_API_KEY holds characters that no key has."),
+        ("PHI4_URL", "http://xn--a/", "is no address of a service"),
+        ("PHI4_URL", "http://a\x01b/", "is no address of a service"),
+    ],
+)
+@pytest.mark.parametrize("words", [("ocr", "FILE"), ("jobs", "list")])
+def test_settings_that_make_no_sense_are_one_plain_line(
+    phi4: Command, files: Files, words: tuple[str, ...], variable: str, value: str, said: str
+) -> None:
+    """Not the traceback of a library that was given them."""
+    result = phi4(*(files("good.png")[0] if word == "FILE" else word for word in words), **{variable: value})
+
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.exit_code == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_job_that_no_terminal_can_write_is_not_found(phi4: Command) -> None:
+    """Bytes that are no UTF-8 reach a program as half characters."""
+    result = phi4("jobs", "show", "job_\udcff")
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_schema_that_is_too_deep_is_a_wrong_argument(phi4: Command, tmp_path: Path) -> None:
+    """Before anything is sent."""
+    deep = tmp_path / "deep.json"
+    deep.write_text('{"a":' * 5_000 + "1" + "}" * 5_000)
+
+    result = phi4("ask", "--schema", deep, "-q", "?", tmp_path / "page.png")
+
+    assert result.exit_code == 2
+    assert "nested too deep" in result.stderr
+
+
+def test_a_file_whose_name_is_no_utf_8_is_sent(phi4: Command, files: Files, tmp_path: Path) -> None:
+    """And does not end a run over a whole folder; its name has marks in place of what cannot be told."""
+    good = files("good.png")[0]
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/z\xe9.png"))
+    strange.write_bytes(Path(good).read_bytes())
+
+    result = phi4("ocr", good, strange)
+
+    assert result.exit_code == 0, result.stderr

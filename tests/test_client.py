@@ -188,7 +188,7 @@ def test_the_asynchronous_client_does_the_same(service: Service) -> None:
 @contextmanager
 def unsteady(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[bytes]]]:
     """A server that gives these answers (0: none, it hangs up), then a job; also gives what it was sent."""
-    job = {"id": "job_1", "type": "ocr", "status": "queued"}
+    job = {"id": "job_1", "type": "ocr", "status": "queued", "code": "idempotency_in_flight"}
     seen: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -213,15 +213,16 @@ def unsteady(*answers: tuple[int, dict[str, str]]) -> Iterator[tuple[str, list[b
 
 
 def test_passing_trouble_is_retried_under_one_key() -> None:
-    """A connection that breaks, 503 and 429: the same Idempotency-Key each time."""
+    """A connection that breaks, 503, 429, and 409 while the first sending is still read: the same key each time."""
+    in_flight = (409, {"Retry-After": "0"})
     with (
-        unsteady((0, {}), (503, {"Retry-After": "0"}), (429, {"Retry-After": "0"})) as (url, seen),
+        unsteady((0, {}), in_flight, (503, {"Retry-After": "0"}), (429, {"Retry-After": "0"})) as (url, seen),
         Client(url) as phi4,
     ):
         assert phi4.submit("ocr", png()).id == "job_1"
 
     keys = {line for request in seen for line in request.split(b"\r\n") if line.lower().startswith(b"idempotency-key")}
-    assert (len(seen), len(keys)) == (4, 1)
+    assert (len(seen), len(keys)) == (5, 1)
 
 
 def test_a_service_that_stays_away_is_an_error() -> None:

@@ -48,6 +48,45 @@ def fits(document: dict[str, Any], name: str, value: Any) -> None:
     Draft202012Validator(document | {"$ref": f"#/components/schemas/{name}"}).validate(value)
 
 
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        ("JobRequest", {"type": "ocr", "input": {"url": "https://example.com/a.png"}}),
+        ("JobRequest", {"type": "ocr", "input": [{"file_id": "file_1"}], "webhook_events": "job.completed"}),
+        ("ChatParams", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("ChatRequest", {"model": "m", "messages": [{"role": "user", "content": "hi", "name": "bob"}], "stop": "x"}),
+        (
+            "ChatRequest",
+            {
+                "model": "m",
+                "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://a.com/"}]}],
+            },
+        ),
+        (
+            "ChatRequest",
+            {
+                "model": "m",
+                "messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}],
+            },
+        ),
+        ("OcrRequest", {"pages": [0, 2], "document": {"type": "document_url", "document_url": "https://a.com/"}}),
+        ("OcrRequest", {"pages": "0-5", "document": {"type": "image_url", "image_url": {"url": "https://a.com/"}}}),
+    ],
+)
+def test_what_routes_take_is_allowed_by_their_schemas(document: dict[str, Any], schema: str, body: Any) -> None:
+    """Every form that the docs show: a generated client must be able to send it."""
+    fits(document, schema, body)
+
+
+def test_every_route_that_needs_a_key_says_so(document: dict[str, Any]) -> None:
+    """Those in the shapes of other APIs too: where there are keys, one without is refused, or sent too often."""
+    for path, method, operation in operations(document):
+        needs_key = operation["security"] == [{"key": []}]
+        assert needs_key == (path.startswith("/v1/")), (method, path)
+        if needs_key:
+            assert {"401", "403", "429", "503"} <= set(operation["responses"]), (method, path)
+
+
 def test_every_route_is_described_and_no_other(document: dict[str, Any], valkey: str, tmp_path: Path) -> None:
     """The paths and methods are those of the application."""
     app = create_app(load(redis_url=valkey, data_dir=tmp_path, metrics_port=0))

@@ -111,3 +111,17 @@ def test_the_list_can_be_of_one_status(api: Service, ids: list[str]) -> None:
     assert len(page(api, status="queued", limit=100)["data"]) == COUNT - 3
     assert page(api, status="failed")["data"] == []
     assert [(job["type"], job["status"]) for job in both] == [("ocr", "cancelled")]
+
+
+def test_a_list_leaves_out_what_may_be_long(api: Service) -> None:
+    """A schema or a conversation is shown with its job alone: a page of a hundred jobs stays small."""
+    params = '{"question": "?", "response_schema": {"type": "object"}}'
+    job = accepted(api.submit("vqa", params=params))
+    try:
+        (listed,) = [one for one in api.http.get("/v1/jobs").json()["data"] if one["id"] == job["id"]]
+
+        assert listed["params"]["question"] == "?"
+        assert "response_schema" not in listed["params"]
+        assert api.job(job["id"])["params"]["response_schema"] == {"type": "object"}
+    finally:
+        api.http.delete(f"/v1/jobs/{job['id']}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging as stdlib_logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from phi4.log import log, set_up
 from tests.conftest import Service, eventually, make_service, png
 from tests.servers import web
 
@@ -108,3 +110,18 @@ def test_nothing_that_a_caller_sent_is_logged(logging: Service) -> None:
     written = "".join(logging.output(name) for name in logging.processes)
     assert "pineapple" not in written
     assert logging.env["PHI4_WEBHOOK_SECRET"].removeprefix("whsec_") not in written
+
+
+def test_what_a_stranger_sends_is_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """A path may hold line ends and words to a terminal; in the text that `phi4 up` writes they are spelled out."""
+    root, before = stdlib_logging.getLogger(), stdlib_logging.getLogger().handlers[:]
+    level = root.level
+    try:
+        set_up("text", "INFO")
+        log(stdlib_logging.getLogger("test"), "refused", path="/v1/x\n11:59:59 INFO job deleted\x1b[31m ключ")
+        (line,) = capsys.readouterr().out.splitlines()
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+
+    assert line.endswith(r"path=/v1/x\n11:59:59 INFO job deleted\x1b[31m ключ")

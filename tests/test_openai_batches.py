@@ -34,11 +34,15 @@ def line(custom_id: str, words: str = "hi", url: str = CHAT, **body: Any) -> dic
     return {"custom_id": custom_id, "method": "POST", "url": url, "body": asked}
 
 
-def begun(client: openai.OpenAI, *lines: dict[str, Any] | str, endpoint: Any = CHAT, **more: Any) -> Batch:
+def begun(client: openai.OpenAI, *lines: dict[str, Any] | str | bytes, endpoint: Any = CHAT, **more: Any) -> Batch:
     """Upload lines and begin a batch of them."""
-    text = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines)
-    file = client.files.create(file=("lines.jsonl", text.encode()), purpose="batch")
+    text = b"\n".join(one if isinstance(one, bytes) else _text(one).encode() for one in lines)
+    file = client.files.create(file=("lines.jsonl", text), purpose="batch")
     return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more)
+
+
+def _text(one: dict[str, Any] | str) -> str:
+    return one if isinstance(one, str) else json.dumps(one)
 
 
 def over(client: openai.OpenAI, batch: Batch) -> Batch:
@@ -183,6 +187,7 @@ def test_recordings_are_written_down(client: openai.OpenAI) -> None:
         ([line("a", url="/v1/embeddings")], "invalid_url", 1),
         ([line("a") | {"method": "GET"}], "invalid_method", 1),
         ([line("")], "invalid_value", 1),
+        ([b'{"custom_id": "\xed\xa0\x80"}'], "invalid_json_line", 1),
         ([line("a") | {"body": "hi"}], "invalid_type", 1),
         ([""], "empty_file", None),
     ],

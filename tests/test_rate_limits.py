@@ -33,6 +33,19 @@ def test_a_key_may_make_so_many_requests_a_minute(store: Store, tmp_path: Path) 
     assert store.jobs.newest("acme", limit=1) == ([], False)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/ocr"])
+def test_other_apis_are_told_the_same_time(store: Store, tmp_path: Path, path: str) -> None:
+    """Their clients wait as long as `Retry-After` says, and give up when it was too short."""
+    client = keyed(store, tmp_path, acme={"requests_per_minute": 1}).client("acme")
+    assert client.get("/v1/jobs").status_code == 200
+
+    refused = client.post(path, json={})
+
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == refused.headers["RateLimit"].rpartition("t=")[2]
+    assert "rate_limit" in refused.get_data(as_text=True)
+
+
 def test_after_a_while_there_is_room_again(store: Store, tmp_path: Path) -> None:
     """The minute slides: when the counted requests are older, others may come."""
     client = keyed(store, tmp_path, acme={"requests_per_minute": 2}).client("acme")

@@ -92,6 +92,8 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variabl
         ("REDIS_URL", "localhost:6379"),
         ("REDIS_URL", "http://:hunter2@localhost"),
         ("REDIS_URL", ""),
+        ("REDIS_URL", "redis://:hunter2/x@localhost:6379/0"),  # a / that is not percent-encoded
+        ("REDIS_URL", "redis://[::1"),
         ("PHI4_EXTRA_SERVE_ARGS", "--api-key 'hunter2"),
         ("PHI4_WEBHOOK_SECRET", "hunter2"),
         ("PHI4_WEBHOOK_SECRET", "whsec_!!"),
@@ -107,6 +109,7 @@ def test_a_bad_secret_names_its_variable_and_is_not_shown(
         load()
     assert str(refused.value).startswith(f"{variable}: ")
     assert not value or value not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_leases_must_outlive_two_heartbeats() -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ from phi4.errors import (
 from phi4.job import new_id
 from phi4.log import log
 from phi4.store import Batch
+from phi4.store.access import ApiKey
 from phi4.store.batches import COMPLETED, FAILED, REFUSED, RUNS
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ _MOST_LINES = 50_000
 _MOST_ERRORS = 100
 #: Lines of one batch that are jobs at a time: enough for the widest engine, far from the bound of the queue.
 _MOST_RUNNING = 128
+#: Failures of the service itself on one batch.
+_MOST_FAILURES = 3
 _LOCK_S, _HOLD_EVERY_S = 15.0, 2.0
 _IDLE_S, _BUSY_S = 0.3, 0.05
 #: Reasons for a line to wait for its turn, which say nothing about the line.
@@ -65,6 +69,7 @@ class BatchRunner:
         self._name = new_id("runner")
         self._output = BatchOutput(services)
         self._open: dict[str, _Open] = {}
+        self._failures: Counter[str] = Counter()
         self._held_at = 0.0
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
 
@@ -100,11 +105,22 @@ class BatchRunner:
             except Phi4Error:
                 raise
             except Exception:
-                # The others go on.
-                self._open.pop(batch_id, None)
+                # The others go on; and it does not go on for ever.
                 _log.exception("a batch failed", extra={"phi4_fields": {"batch": batch_id}})
+                self._give_up(batch_id)
             self._hold()
         return bool(ids)
+
+    def _give_up(self, batch_id: str) -> None:
+        """Begin a batch anew after a failure that nobody foresaw, or end it when that has happened too often."""
+        state = self._open.pop(batch_id, None)
+        self._failures[batch_id] += 1
+        batch = self._store.batches.find(batch_id)
+        if batch is None or batch.is_over or self._failures[batch_id] < _MOST_FAILURES:
+            return
+        if state is not None:
+            self._cancel(state)
+        self._fail(batch, [batch_lines.fault("internal_error", "The service failed on this batch.")])
 
     def _hold(self) -> None:
         """Keep the lock during long work. Raises `LeaseLost` when another process has it."""
@@ -165,6 +181,8 @@ class BatchRunner:
     def _work(self, batch: Batch) -> None:
         state = self._state(batch)
         self._collect(batch, state)
+        if batch.api_key and self._key(batch) is None:
+            batch = self._store.batches.cancel(batch, self._store.now_ms())
         is_stopping = bool(batch.cancelling_ms) or self._store.now_ms() > batch.ends_ms
         if is_stopping:
             self._cancel(state)
@@ -203,7 +221,7 @@ class BatchRunner:
 
     def _feed(self, batch: Batch, state: _Open) -> None:
         """Make jobs of the next lines, as many as may run."""
-        caller = self._caller(batch)
+        caller = Caller(batch.owner, self._key(batch))
         noted: dict[int, str] = {}
         try:
             while len(state.running) < _MOST_RUNNING:
@@ -235,16 +253,19 @@ class BatchRunner:
             raise
         except Phi4Error as error:
             return REFUSED + json.dumps(batch_lines.refused(error))
+        except Exception:
+            _log.exception("a line failed", extra={"phi4_fields": {"batch": batch.id, "line": number}})
+            return REFUSED + json.dumps(batch_lines.refused(ServiceError("The service failed on this line.")))
         return RUNS + made.job_id
 
     def _note(self, batch: Batch, state: _Open, noted: Mapping[int, str]) -> None:
         self._store.batches.note(batch, noted)
         state.lines.update(noted)
 
-    def _caller(self, batch: Batch) -> Caller:
-        """Who made the batch: its key's limits hold for its lines, for as long as there is that key."""
+    def _key(self, batch: Batch) -> ApiKey | None:
+        """The key that made the batch, whose limits hold for its lines; None without one, and when it was revoked."""
         key = self._store.access.keys().get(batch.api_key)
-        return Caller(batch.owner, key if key and not key.revoked_ms else None)
+        return key if key and not key.revoked_ms else None
 
     def _cancel(self, state: _Open) -> None:
         jobs, state.cancelled = () if state.cancelled else tuple(state.running.values()), True
@@ -267,6 +288,7 @@ class BatchRunner:
     def _close(self, batch: Batch) -> None:
         self._store.batches.close(batch)
         self._open.pop(batch.id, None)
+        self._failures.pop(batch.id, None)
 
     def _texts(self, batch: Batch, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """Read the lines that are not blank, numbered from 1. Raises `BlobMissing`."""

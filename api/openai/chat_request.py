@@ -41,7 +41,7 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 #: Notes for caches, on a piece of a message.
-_NOTES = ("cache_control", "prompt_cache_breakpoint")
+PART_NOTES = ("cache_control", "prompt_cache_breakpoint")
 _MAX_URL = 4_096
 
 
@@ -86,7 +86,7 @@ class ContentPart(_Fields):
     input_audio: InputAudio | None = None
     file: InputFile | None = None
 
-    @field_validator("image_url", mode="before")
+    @field_validator("image_url", mode="before", json_schema_input_type=ImageUrl | str | None)
     @classmethod
     def _spelled_out(cls, value: object) -> object:
         return {"url": value} if isinstance(value, str) else value
@@ -104,7 +104,7 @@ class Message(_Fields):
     role: Literal["system", "developer", "user", "assistant"]
     content: list[ContentPart] = Field(min_length=1, max_length=1_000, description="Or a string")
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=list[ContentPart] | str)
     @classmethod
     def _listed(cls, value: object) -> object:
         return [{"type": "text", "text": value}] if isinstance(value, str) else value
@@ -157,7 +157,7 @@ class ChatRequest(_Fields):
     )
     metadata: Metadata | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=list[str] | str | None)
     @classmethod
     def _listed(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
@@ -210,7 +210,7 @@ def _tidy(message: dict[str, Any]) -> dict[str, Any]:
     known = Message.model_fields
     kept = {k: v for k, v in message.items() if k in known or (k != "name" and v not in nothing)}
     if isinstance(content := kept.get("content"), list):
-        kept["content"] = [without(p, _NOTES, {}) if isinstance(p, dict) else p for p in content]
+        kept["content"] = [without(p, PART_NOTES, {}) if isinstance(p, dict) else p for p in content]
     return kept
 
 

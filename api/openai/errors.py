@@ -10,7 +10,7 @@ from flask import Response, json
 from pydantic import BaseModel, ValidationError
 
 from api.problems import Failure, field_errors, invalid_fields
-from phi4.errors import InvalidRequest, PromptTooLong, TooManyStreams, TooManyWaiting
+from phi4.errors import InvalidRequest, PromptTooLong, RateLimited, TooManyStreams, TooManyWaiting
 
 _M = TypeVar("_M", bound=BaseModel)
 #: OpenAI answers 400 to whatever is wrong with a request.
@@ -23,6 +23,7 @@ _CODES = {
     TooManyWaiting.code: "rate_limit_exceeded",
     TooManyStreams.code: "rate_limit_exceeded",
     "queue_full": "rate_limit_exceeded",
+    RateLimited.code: "rate_limit_exceeded",
 }
 #: pydantic's kinds of error in OpenAI's words; numbers past a bound and wrong types are told below.
 _KINDS = {
