@@ -186,14 +186,19 @@ def _answer_all(
 @contextmanager
 def _without_interruption() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block: a pool forgets a thread that it starts just then, which never ends."""
-    if not hasattr(signal, "pthread_sigmask"):
+    # Not by a mask: a thread without one would be given the signal, and tell the main thread all the same.
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 @contextmanager
