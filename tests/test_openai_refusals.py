@@ -148,6 +148,8 @@ def test_an_unknown_model_is_named(service: Service) -> None:
         ("GET", ROUTE, {}, 405, "method_not_allowed"),
         ("POST", "/v1/models", {}, 405, "method_not_allowed"),
         ("POST", "/v1/audio/speech", {}, 404, "not_found"),
+        ("POST", "/v1/responses", {"json": {"model": MODEL, "input": "hi"}}, 404, "not_found"),
+        ("POST", "/v1/embeddings", {"json": {"model": MODEL, "input": "hi"}}, 404, "not_found"),
         ("GET", "/v1/chat/completions/chatcmpl-1", {}, 404, "not_found"),
     ],
 )

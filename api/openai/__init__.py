@@ -10,8 +10,10 @@ from api.answers import check_model
 from api.openai import audio, batches, chat, files
 from api.services import Services
 
+#: What is not here, and asked for by the same clients.
+_NOT_SERVED = ("/v1/completions", "/v1/embeddings", "/v1/images", "/v1/moderations", "/v1/responses", "/v1/uploads")
 #: Where errors have OpenAI's shape.
-PATHS = ("/v1/models", "/v1/chat", "/v1/audio", "/v1/files", "/v1/batches")
+PATHS = ("/v1/models", "/v1/chat", "/v1/audio", "/v1/files", "/v1/batches", *_NOT_SERVED)
 
 
 def blueprint(services: Services) -> Blueprint:
