@@ -190,14 +190,17 @@ def test_a_redis_that_evicts_is_not_ok(doctor: Examine, valkey: str) -> None:
     assert (code, allowed) == (1, 0)
 
 
-@pytest.mark.parametrize("url", ["redis://:s3cret@127.0.0.1:1/0", "redis://:s3c/ret@127.0.0.1:6379/0"])
-def test_a_redis_that_is_not_there_is_not_ok(doctor: Examine, url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [("redis://:s3cret@127.0.0.1:1/0", "Redis"), ("redis://:s3c/ret@127.0.0.1:6379/0", "settings")],
+)
+def test_a_redis_that_is_not_there_is_not_ok(doctor: Examine, url: str, line: str) -> None:
     """The line says what to do, and shows nothing of the URL, which may hold a password."""
     code, told = doctor(REDIS_URL=url)
 
-    assert told["Redis"][0] == "not ok"
-    assert "REDIS_URL" in told["Redis"][1]
-    assert "s3c" not in told["Redis"][1]
+    assert told[line][0] == "not ok"
+    assert "REDIS_URL" in told[line][1]
+    assert "s3c" not in told[line][1]
     assert code == 1
 
 

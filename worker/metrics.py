@@ -21,6 +21,8 @@ ENGINE_READY = Gauge("phi4_engine_ready", "1 when the engine has answered its pr
 TOKENS = Counter("phi4_tokens_total", "Tokens the engine read and wrote", ["kind"])
 REAPED = Counter("phi4_reaped_total", "Work the reaper dealt with", ["what"])
 CACHE = Counter("phi4_result_cache_total", "Jobs that might have been answered by an earlier one", ["outcome"])
+for what in ("put_back", "deadline", "expired"):
+    REAPED.labels(what)  # from the start, at 0: an increase from nothing is none to Prometheus
 WEBHOOKS = Counter("phi4_webhook_tries_total", "Webhook deliveries tried", ["outcome"])
 
 
