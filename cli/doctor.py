@@ -35,7 +35,7 @@ from worker.engines.checkpoint import (
 )
 from worker.engines.choose import has_cuda_device
 from worker.engines.gpu import Card, cards
-from worker.engines.memory import Shape, check, gb
+from worker.engines.memory import Shape, Terms, check, gb
 
 _LEAST_PYTHON = (3, 11)
 _CPU_PACKAGES = ("rapidocr", "onnxruntime", "moonshine_voice")
@@ -228,7 +228,17 @@ def _gpu(settings: Settings, found: Sequence[Card], *, in_use: bool) -> Finding:
     try:
         shape = Shape.of(known_config(settings.checkpoint, settings.checkpoint_revision))
         judged = [replace(card, free=card.total) for card in found] if in_use else found
-        check(shape, judged, max_model_len=length, tensor_parallel=split)
+        terms = Terms.of(settings)
+        if terms.counts:
+            check(
+                shape,
+                judged,
+                max_model_len=length,
+                tensor_parallel=split,
+                adapters=terms.adapters,
+                utilization=terms.utilization,
+                kv_item_bytes=terms.kv_item_bytes,
+            )
     except EngineUnavailable as error:
         return Finding(about, told, str(error))
     return Finding(about, told)

@@ -9,7 +9,19 @@ from typing import Any
 from cli import show
 from phi4.settings import Settings
 from worker.engines.gpu import Card
-from worker.engines.memory import GIB, RESERVE, UTILIZATION, Need, NotEnoughMemory, Shape, check, gb, longest, need
+from worker.engines.memory import (
+    GIB,
+    RESERVE,
+    UTILIZATION,
+    Need,
+    NotEnoughMemory,
+    Shape,
+    Terms,
+    check,
+    gb,
+    longest,
+    need,
+)
 from worker.engines.serve_args import ENOUGH_PROMPTS, MAX_BATCHED_TOKENS
 
 _CONTEXTS = (8_192, 16_384, 32_768, 65_536, 131_072)
@@ -98,16 +110,22 @@ def _carries(card_gb: int, each: Need) -> bool:
 
 def describe(card: Card, shape: Shape, settings: Settings, requests: Sequence[int]) -> str:
     """Say what a GPU carries at most, and whether it carries what is set."""
-    split, length = settings.tensor_parallel_size, settings.max_model_len
-    budget = int(card.total * UTILIZATION)
-    lengths = (longest(shape, budget, tensor_parallel=split, sequences=at_once) for at_once in requests)
+    split, length, terms = settings.tensor_parallel_size, settings.max_model_len, Terms.of(settings)
+    budget = int(card.total * terms.utilization)
+    counted: dict[str, Any] = {
+        "tensor_parallel": split,
+        "adapters": terms.adapters,
+        "kv_item_bytes": terms.kv_item_bytes,
+    }
+    lengths = (longest(shape, budget, sequences=at_once, **counted) for at_once in requests)
     told = ", ".join(f"{_length(most)} for {n} at once" for n, most in zip(requests, lengths, strict=True))
     told = f"{card}, {gb(card.total)} GB: longest context {told}."
     try:
-        check(shape, [card] * split, max_model_len=length, tensor_parallel=split)
+        if terms.counts:
+            check(shape, [card] * split, max_model_len=length, utilization=terms.utilization, **counted)
     except NotEnoughMemory as error:
         return f"{told}\n{error}"
-    each = need(shape, max_model_len=length, tensor_parallel=split)
+    each = need(shape, max_model_len=length, **counted)
     at_once = (budget - each.total + each.kv_cache) // each.kv_cache
     pages = at_once * length // _PAGE_TOKENS
     return (

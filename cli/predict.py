@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli import show
-from phi4.errors import EngineDead, InputError, Phi4Error
+from phi4.errors import EngineDead, InputError, Phi4Error, TooManyPages
+from phi4.results import joined
 from phi4.settings import Settings
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
 from worker.engines.choose import create_engine
@@ -221,15 +222,13 @@ def _count(done: int, total: int) -> None:
 
 def answer(engine: Engine, request: Request, settings: Settings, stopped: threading.Event) -> dict[str, Any]:
     """Answer one request. Raises `Phi4Error`, or `OSError` for a file that cannot be opened."""
-    pages = tuple(page for path in request.images for page in _pages(path, settings))
-    clips = _clips(request.audio, settings) if request.audio else []
     call = Call(request_id=f"predict-{request.name}", cancelled=stopped)
-    answers = [engine.run(task, call) for task in _tasks(request, pages, clips)]
+    answers = [engine.run(task, call) for task in _tasks(request, settings)]
     return {
         "name": request.name,
         "files": [str(path) for path in (*request.images, *filter(None, [request.audio]))],
         "prompt": request.prompt,
-        "text": "\n\n".join(a.text for a in answers) if pages else " ".join(a.text for a in answers),
+        "text": "\n\n".join(a.text for a in answers) if request.images else joined(a.text for a in answers),
         "finish_reason": "length" if any(a.finish_reason == "length" for a in answers) else "stop",
         "usage": _usage(answers),
         "engine": engine.name,
@@ -237,21 +236,36 @@ def answer(engine: Engine, request: Request, settings: Settings, stopped: thread
     }
 
 
-def _tasks(request: Request, pages: tuple[Image, ...], clips: list[audio.Clip]) -> list[Task]:
-    """Without a prompt every page and clip is a task of its own; with one, all of them are one question."""
-    limit = request.max_tokens
-    if request.prompt is None:
-        if pages and clips:
-            raise InputError("Images and audio together need a prompt.")
-        read: list[Task] = [ReadPage(page, max_tokens=limit) for page in pages]
-        return read or [TranscribeClip(clip.samples, max_tokens=limit) for clip in clips]
+def _tasks(request: Request, settings: Settings) -> Iterator[Task]:
+    """Without a prompt every page and clip is a task of its own, made when its turn comes; with one, all are one."""
+    if request.prompt is not None:
+        yield _question(request, request.prompt, settings)
+        return
+    if request.images and request.audio:
+        raise InputError("Images and audio together need a prompt.")
+    for page in _all_pages(request, settings):
+        yield ReadPage(page, max_tokens=request.max_tokens)
+    for clip in _clips(request.audio, settings):
+        yield TranscribeClip(clip.samples, max_tokens=request.max_tokens)
+
+
+def _question(request: Request, prompt: str, settings: Settings) -> Task:
+    pages, clips = tuple(_all_pages(request, settings)), list(_clips(request.audio, settings))
     if pages and not request.audio:
-        return [AskImages(pages, request.prompt, max_tokens=limit)]
+        return AskImages(pages, prompt, max_tokens=request.max_tokens)
     if request.audio and not clips:
         raise InputError("There is no speech in the recording.")
     # Without its silences: the model takes minutes of sound in one piece.
     sound = (np.concatenate([clip.samples for clip in clips]),) if clips else ()
-    return [Chat((Turn("user", (*pages, *sound, request.prompt)),), max_tokens=limit)]
+    return Chat((Turn("user", (*pages, *sound, prompt)),), max_tokens=request.max_tokens)
+
+
+def _all_pages(request: Request, settings: Settings) -> Iterator[Image]:
+    pages = itertools.chain.from_iterable(_pages(path, settings) for path in request.images)
+    for number, page in enumerate(pages, 1):
+        if number > settings.max_pages:
+            raise TooManyPages(f"There are more than {settings.max_pages} pages (PHI4_MAX_PAGES).")
+        yield page
 
 
 def _pages(source: str | Path, settings: Settings) -> Iterator[Image]:
@@ -282,9 +296,10 @@ def _is_url(source: object) -> bool:
     return isinstance(source, str) and source.startswith(("http://", "https://"))
 
 
-def _clips(path: Path, settings: Settings) -> list[audio.Clip]:
-    with audio.open_recording(path, max_seconds=settings.max_audio_seconds) as recording:
-        return list(recording.clips())
+def _clips(path: Path | None, settings: Settings) -> Iterator[audio.Clip]:
+    if path is not None:
+        with audio.open_recording(path, max_seconds=settings.max_audio_seconds) as recording:
+            yield from recording.clips()
 
 
 def _usage(answers: Sequence[Answer]) -> dict[str, int]:

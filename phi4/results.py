@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ def read_answer(blobs: Blobs, key: str) -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(blobs.get(key))
     return fields
 
+
+#: Han and Kana, with their punctuation and full-width signs.
+_UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 Pairs = Sequence[tuple[Part, Mapping[str, Any]]]
 
@@ -70,7 +74,7 @@ def asr_result(pairs: Pairs, job: Job) -> dict[str, Any]:
     languages = [str(answer["language"]) for _, answer in pairs if answer.get("language")]
     result: dict[str, Any] = {
         "task": task,
-        "text": _between_words(job).join(s["text"] for s in spans),
+        "text": joined([s["text"] for s in spans]),
         "language": languages[0] if languages else job.params.get("language"),
         "duration": round(sum(i.seconds or 0.0 for i in job.inputs), 3),
         "segments": segments,
@@ -89,10 +93,12 @@ def _spans(part: Part, answer: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             yield {"start": round(start, 3), "end": round(stop, 3), "text": text}
 
 
-def _between_words(job: Job) -> str:
-    """What stands between two clips' texts: Chinese and Japanese put no space between words."""
-    written = job.params.get("target_language" if job.params.get("task") == "translate" else "language")
-    return "" if written in ("zh", "ja") else " "
+def joined(texts: Iterable[str]) -> str:
+    """Put the texts of clips together: with a space, but for Chinese and Japanese, which put none between words."""
+    whole = ""
+    for text in filter(None, texts):
+        whole += text if not whole or (_UNSPACED.match(whole[-1]) and _UNSPACED.match(text[0])) else f" {text}"
+    return whole
 
 
 def _clip_error(part: Part) -> dict[str, Any]:

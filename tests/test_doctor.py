@@ -252,6 +252,36 @@ def test_a_card_that_is_too_small_is_told_with_what_to_set(doctor: Examine, gpu_
     assert unused["GPU"] == ("ok", "NVIDIA L4, 22.0 of 22.5 GB free, driver 580.65.06")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"PHI4_SERVE": "vision"},
+        {"PHI4_FP8": "weights"},
+        {"PHI4_FP8": "all"},
+        {"PHI4_EXTRA_SERVE_ARGS": "--quantization=fp8"},
+        {"PHI4_SERVE": "speech", "PHI4_EXTRA_SERVE_ARGS": "--kv-cache-dtype fp8 --gpu_memory_utilization 0.92"},
+    ],
+)
+def test_a_gpu_is_judged_as_its_worker_will_judge_it(doctor: Examine, gpu_path: Path, settings: dict[str, str]) -> None:
+    """Without adapters at run time, or with a smaller cache, a card carries what it does not carry otherwise."""
+    path = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA A4000, 580.65.06, 15360, 15360, Disabled")
+
+    _, otherwise = doctor(PHI4_ENGINE="vllm", PATH=path)
+    _, told = doctor(PHI4_ENGINE="vllm", PATH=path, **settings)
+
+    assert (otherwise["GPU"][0], told["GPU"][0]) == ("not ok", "ok")
+
+
+def test_a_shared_gpu_is_judged_by_the_share_that_is_asked_for(doctor: Examine, gpu_path: Path) -> None:
+    """Two workers on one card: half of it is in use, and the other half is enough."""
+    path = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA H100, 580.65.06, 81559, 44000, Disabled")
+
+    _, whole = doctor(PHI4_ENGINE="vllm", PATH=path)
+    _, half = doctor(PHI4_ENGINE="vllm", PATH=path, PHI4_EXTRA_SERVE_ARGS="--gpu-memory-utilization 0.45")
+
+    assert (whole["GPU"][0], half["GPU"][0]) == ("not ok", "ok")
+
+
 def test_a_card_filled_by_our_own_worker_is_well(doctor: Examine, gpu_path: Path) -> None:
     """Only where no service runs here does a full card keep one from starting."""
     full = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA H200, 580.65.06, 143771, 9000, Disabled")

@@ -144,13 +144,46 @@ def test_only_pages_and_clips_are_tried_again_when_they_loop() -> None:
     assert [(prompt(t).max_tokens, prompt(t).cut_is_wanted) for t in (page, named)] == [(4096, False), (9, True)]
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, (1240, 1754)), (4, (1240, 1754)), (8, (950, 1344)), (20, (448, 633))])
+@pytest.mark.parametrize(("count", "size"), [(1, (1240, 1754)), (4, (1240, 1754)), (8, (896, 1267)), (20, (448, 633))])
 def test_many_pages_share_the_context(count: int, size: tuple[int, int]) -> None:
     """With detail "auto" all pages of a question are scaled down together until they fit."""
     images = prompt(AskImages((PAGE,) * count, "?")).images
 
     assert {i.size for i in images} == {size}
     assert sum(image_tokens(*i.size) for i in images) < 16_384
+
+
+@pytest.mark.parametrize("count", [4, 7, 9, 25])
+def test_pictures_leave_room_for_an_answer(count: int) -> None:
+    """The finest detail that just fits would leave an answer a few words, a coarser one leaves it all that it needs."""
+    images = prompt(AskImages((PAGE,) * count, "?")).images
+
+    assert 16_384 - sum(image_tokens(*i.size) for i in images) > 1_024
+
+
+@pytest.mark.parametrize(("context", "size"), [(16_384, (1240, 1754)), (8_192, (1240, 1754)), (4_096, (896, 1267))])
+def test_a_page_is_read_as_finely_as_its_text_allows(context: int, size: tuple[int, int]) -> None:
+    """In a short context a page that can be read, and half of the room for its text, are better than either whole."""
+    (page,) = prompt_for(ReadPage(PAGE), max_model_len=context).images
+
+    assert page.size == size
+
+
+def test_a_short_answer_leaves_pictures_more_room() -> None:
+    """Who asks for few tokens gets a finer picture."""
+    short, long = (
+        sum(image_tokens(*i.size) for i in prompt(AskImages((PAGE,) * 8, "?", max_tokens=n)).images)
+        for n in (16, 4_000)
+    )
+
+    assert short > long
+
+
+def test_chinese_counts_a_token_for_each_sign() -> None:
+    """Of Latin letters three make one, roughly; too low a count would take the room for pictures away."""
+    latin, chinese = (prompt(AskImages((PAGE,) * 5, sign * 6_000)).images for sign in ("a", "字"))
+
+    assert sum(image_tokens(*i.size) for i in chinese) < sum(image_tokens(*i.size) for i in latin)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL.Image import Image
 from typer.testing import CliRunner, Result
 
+from cli import predict as predicting
 from cli.main import app
-from phi4.settings import Settings
+from phi4.errors import TooManyPages
+from phi4.settings import Settings, load
 from tests.conftest import ROOT, pdf, png
 from tests.engines import Scripted
 from tests.servers import Reply, web
+from worker.engines.base import Answer, Call, Task
 
 TALK = ROOT / "examples" / "inputs" / "talk.mp3"
 
@@ -267,3 +273,31 @@ def test_an_engine_that_is_not_there_is_named(inputs: Path, monkeypatch: pytest.
 
     assert result.exit_code == 1
     assert 'PHI4_ENGINE is "nothing"' in result.stderr
+
+
+def test_pages_are_made_when_their_turn_comes(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document of a thousand pages takes the memory of one; more than a job may have are refused."""
+    (inputs / "three.pdf").write_bytes(pdf(3))
+    made = []
+
+    class Watching(Scripted):
+        def run(self, task: Task, call: Call) -> Answer:
+            made.append(len(drawn))
+            return super().run(task, call)
+
+    drawn: list[int] = []
+    pages_of = predicting._pages_of
+
+    def watched(path: Path, settings: Settings) -> Iterator[Image]:
+        for page in pages_of(path, settings):
+            drawn.append(1)
+            yield page
+
+    monkeypatch.setattr(predicting, "_pages_of", watched)
+    request = predicting.Request("a", (inputs / "three.pdf",))
+
+    predicting.answer(Watching(), request, load(), threading.Event())
+
+    assert made == [1, 2, 3]
+    with pytest.raises(TooManyPages, match="more than 2 pages"):
+        predicting.answer(Watching(), request, load(max_pages=2), threading.Event())

@@ -12,7 +12,7 @@ import pytest
 from phi4.blobs import Blobs
 from phi4.errors import BlobMissing
 from phi4.job import Input, Job, Part
-from phi4.results import asr_result, build, ocr_result, vqa_result
+from phi4.results import asr_result, build, joined, ocr_result, vqa_result
 from phi4.store import Store
 from tests.making_jobs import new_job, read
 
@@ -206,3 +206,20 @@ def test_an_answer_that_is_gone_is_named(job: Job, tmp_path: Path) -> None:
     """The job cannot be put together without it."""
     with pytest.raises(BlobMissing, match="gone"):
         build(job, [part(0, out="gone")], Blobs(f"file://{tmp_path}"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["one", "two"], "one two"),
+        (["今天我们", "阅读。", "然后"], "今天我们阅读。然后"),
+        (["カタカナ", "ひらがな"], "カタカナひらがな"),
+        (["用", "Python", "写"], "用 Python 写"),
+        (["안녕", "하세요"], "안녕 하세요"),
+        (["one", "", "two"], "one two"),
+        ([], ""),
+    ],
+)
+def test_clips_are_put_together_as_their_writing_is(texts: list[str], whole: str) -> None:
+    """Chinese and Japanese have no space between words, whoever found out that it is theirs; Korean has."""
+    assert joined(texts) == whole

@@ -248,6 +248,11 @@ BAD: dict[str, tuple[Task, type[Phi4Error], str]] = {
         CannotAnswer,
         "cannot be asked this: .* not supported by xgrammar",
     ),
+    "JSON that a stop word cuts": (
+        Chat((Turn("user", ("?",)),), response_schema=exactly(100), stop=('"',)),
+        AnswerCut,
+        "`stop` ended the answer",
+    ),
     "JSON cut short": (
         AskImages((picture(1),), "?", response_schema=exactly(100), max_tokens=20),
         AnswerCut,

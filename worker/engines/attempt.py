@@ -39,7 +39,7 @@ def answer(prompt: Prompt, call: Call, ask: Callable[[Prompt, int], Said]) -> An
                 finish_reason="length" if said.reason == "length" else "stop",
                 prompt_tokens=said.prompt_tokens,
                 completion_tokens=said.tokens,
-                data=_parsed(said) if prompt.schema is not None else None,
+                data=_parsed(prompt, said) if prompt.schema is not None else None,
             )
     raise AnswerLoops(f"{_why_given_up(said)}; tried {1 + len(prompt.retries)} times.")
 
@@ -63,11 +63,13 @@ def _why_given_up(said: Said) -> str:
     return f"The answer has no end within {said.tokens} tokens; name `params.max_tokens` to be given what fits in them"
 
 
-def _parsed(said: Said) -> Any:
+def _parsed(prompt: Prompt, said: Said) -> Any:
     try:
         # Not strict: the grammar lets a raw line break stand inside a string.
         return json.loads(said.text, strict=False)
     except ValueError:
         if said.reason == "length":
             raise AnswerCut(f"The answer had no end after {said.tokens} tokens, so it is no JSON.") from None
+        if prompt.stop:
+            raise AnswerCut("One of the words in `stop` ended the answer before the JSON had its end.") from None
         raise EngineError("The answer is no JSON although it was held to a schema.") from None

@@ -61,6 +61,9 @@ DEFAULT_MAX_TOKENS = {ReadPage: 4096, AskImages: 1024, TranscribeClip: 512, Chat
 #: A page or clip that runs in circles is asked again this warm.
 RETRY_TEMPERATURES = (0.3, 0.6)
 
+#: Writing whose signs are a token each, or nearly: Chinese, Japanese, Korean.
+_DENSE = re.compile(r"[\u2e80-\ud7ff\uf900-\ufaff]")
+
 Adapter = Literal["vision", "speech"]
 Clip = NDArray[np.float32]
 
@@ -136,7 +139,7 @@ def _audio_tokens(clip: Clip) -> int:
 def _read_page(task: ReadPage, max_model_len: int) -> Prompt:
     words = plain(task.prompt) if task.prompt else READ_PAGE[task.format]
     limit = _limit(task)
-    (page,) = _sized((task.image,), task.detail, max_model_len - _words_tokens(words))
+    (page,) = _sized((task.image,), task.detail, max_model_len - _words_tokens(words), _answer_tokens(task))
     return Prompt(
         _turn("user", f"<|image_1|>{words}") + _ASSISTANT,
         images=(page,),
@@ -150,7 +153,7 @@ def _read_page(task: ReadPage, max_model_len: int) -> Prompt:
 def _ask_images(task: AskImages, max_model_len: int) -> Prompt:
     words = plain(task.question) + _schema_words(task.response_schema)
     system = _turn("system", plain(task.system)) if task.system else ""
-    images = _sized(task.images, task.detail, max_model_len - _words_tokens(system + words))
+    images = _sized(task.images, task.detail, max_model_len - _words_tokens(system + words), _answer_tokens(task))
     return Prompt(
         system + _turn("user", _placeholders("image", len(images)) + words) + _ASSISTANT,
         images=images,
@@ -188,7 +191,7 @@ def _chat(task: Chat, max_model_len: int) -> Prompt:
     heard = sum(map(_audio_tokens, clips))
     return Prompt(
         text + _ASSISTANT,
-        images=_sized(images, task.detail, max_model_len - _words_tokens(text) - heard),
+        images=_sized(images, task.detail, max_model_len - _words_tokens(text) - heard, _answer_tokens(task)),
         clips=clips,
         # With both, the vision adapter, as Microsoft's own code chooses.
         adapter="vision" if images else "speech" if clips else None,
@@ -260,25 +263,37 @@ def _warmer_than(temperature: float) -> tuple[float, ...]:
 
 def _words_tokens(words: str) -> int:
     """A rough count, to leave room beside the pictures; the exact one is checked before the engine sees the prompt."""
-    return len(words) // 3 + 64
+    dense = len(_DENSE.findall(words))
+    return (len(words) - dense) // 3 + dense + 64
 
 
-def _sized(images: Sequence[Image], detail: Detail, room: int) -> tuple[Image, ...]:
-    """Scale pictures to the finest detail that leaves them in `room` tokens together.
+def _answer_tokens(task: Task) -> int:
+    """What an answer of the usual length takes, or of the length that was asked for, if that is less."""
+    usual = DEFAULT_MAX_TOKENS[type(task)]
+    return min(task.max_tokens or usual, usual)
 
-    "auto" goes down in steps; a detail that was asked for is kept. Raises `PromptTooLong` and `ImageTooSmall`.
+
+def _sized(images: Sequence[Image], detail: Detail, room: int, answer: int) -> tuple[Image, ...]:
+    """Scale pictures to the finest detail that leaves them, and an answer of `answer` tokens, in `room` tokens.
+
+    "auto" goes down in steps; where none leaves so much, half of it will do, or a quarter. A detail that was asked for
+    is kept. Raises `PromptTooLong` and `ImageTooSmall`.
     """
-    needed = 0
-    for crops in DETAIL_CROPS[detail]:
-        sized = tuple(fit(image, crops) for image in images)
-        needed = sum(image_tokens(*image.size) for image in sized)
-        if needed < room:
-            return sized
     if not images:
         return ()
+    tried: list[tuple[tuple[Image, ...], int]] = []
+    for crops in DETAIL_CROPS[detail]:
+        sized = tuple(fit(image, crops) for image in images)
+        tried.append((sized, sum(image_tokens(*image.size) for image in sized)))
+        if tried[-1][1] + answer < room:
+            return sized
+    for enough in (answer // 2, answer // 4, 0):
+        for sized, needed in tried:
+            if needed + enough < room:
+                return sized
     raise PromptTooLong(
-        f"{len(images)} images take {needed} tokens at detail {detail!r}, and {max(0, room)} of the context are left "
-        "for them (PHI4_MAX_MODEL_LEN); ask over fewer pages, or with less detail."
+        f"{len(images)} images take {tried[-1][1]} tokens at detail {detail!r}, and {max(0, room)} of the context are "
+        "left for them (PHI4_MAX_MODEL_LEN); ask over fewer pages, or with less detail."
     )
 
 
