@@ -94,5 +94,6 @@ def tab(browser: Browser, base: str, **options: Any) -> Iterator[Tab]:
     try:
         yield opened
     finally:
+        opened.page.unroute_all(behavior="ignoreErrors")  # a request that is under way would fail in the closed tab
         context.close()
     assert opened.wrong == []

@@ -18,11 +18,13 @@ from phi4.store import Store
 from tests.api_alone import answers, api_alone
 from tests.browser import INPUTS, Tab, chromium, needs_chromium, tab
 from tests.conftest import Service, eventually, pdf, png
+from tests.scripted_jobs import accepted
 from tests.servers import web
 
 pytestmark = needs_chromium
 INVOICE = INPUTS / "invoice.jpg"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+LONG = "donaudampfschifffahrt" * 20
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
@@ -60,6 +62,23 @@ def ask(tab: Tab, question: str, name: str = "sign.png") -> str:
     tab.page.get_by_text("Ask a question").click()
     tab.page.get_by_label("Your question").fill(question)
     return tab.run("Ask about 1 file")
+
+
+def pretend(tab: Tab, **facts: Any) -> None:
+    """From now on the service tells other facts of every job."""
+
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        listed = [job | facts for job in told.get("data", [])]
+        route.fulfill(response=answer, json=told | ({"data": listed} if listed else facts))
+
+    tab.page.route(re.compile(r"/v1/jobs(/job_\w+|\?.*)$"), change)
+
+
+def fits(tab: Tab) -> bool:
+    """Whether nothing scrolls sideways but what is made to."""
+    return bool(tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
 def test_an_invoice_that_is_dropped_is_read_beside_its_picture(read: Tab) -> None:
@@ -174,6 +193,100 @@ def test_a_document_is_shown_page_by_page(play: Tab) -> None:
     play.picture("document")
 
 
+def test_tabs_get_their_numbers_when_the_pages_are_known(play: Tab, service: Service) -> None:
+    """Of chosen pages the text comes first, and which page it is of with the result; the focus stays."""
+    params = '{"prompt": "speak 1.5 one|two", "pages": "3,2"}'
+    job = accepted(service.submit("ocr", pdf(3), params=params))
+    play.open(f"#/jobs/{job['id']}")
+    tabs = play.page.get_by_role("tab")
+    expect(tabs).to_have_text(["…", "…"])
+    assert tabs.first.get_attribute("aria-label") == "A page, being read"
+    tabs.first.focus()
+    play.reaches("Done")
+
+    expect(tabs).to_have_text([str(page["page"]) for page in service.job(job["id"])["result"]["pages"]])
+    expect(tabs.first).to_be_focused()
+    expect(play.page.get_by_role("tab", name="Page 3")).to_have_count(1)
+
+
+def test_many_tabs_leave_the_text_in_sight(play: Tab, service: Service) -> None:
+    """They scroll by themselves."""
+    job_id = service.ended(service.submit().json()["id"])["id"]
+    pages = [{"index": n, "page": n + 1, "markdown": f"text {n + 1}", "error": None} for n in range(400)]
+    pretend(play, result={"pages": pages})
+    play.open(f"#/jobs/{job_id}")
+
+    expect(play.page.get_by_role("tab")).to_have_count(400)
+    expect(play.page.get_by_role("tabpanel")).to_be_in_viewport(ratio=1)
+    play.page.get_by_role("tab", name="Page 1", exact=True).press("ArrowLeft")
+    expect(play.page.get_by_role("tab", name="Page 400")).to_be_in_viewport()
+    play.picture("many-pages")
+
+
+def test_a_wide_table_scrolls_by_itself(play: Tab, service: Service) -> None:
+    """The page around it stays as wide as the window, for documents and for answers."""
+    row = "|" + " 1000000 |" * 40
+    table = f"{row}\n|{'---|' * 40}\n{row}"
+    page = {"index": 0, "page": 1, "markdown": table, "error": None}
+    for kind, result in ("ocr", {"pages": [page]}), ("vqa", {"answer": table}):
+        job_id = service.ended(
+            service.submit(kind, params='{"question": "?"}' if kind == "vqa" else "{}").json()["id"]
+        )["id"]
+        pretend(play, result=result)
+        play.open(f"#/jobs/{job_id}")
+        expect(play.page.get_by_role("table")).to_be_visible()
+        for width in (1280, 360):
+            play.page.set_viewport_size({"width": width, "height": 860})
+            play.picture(f"wide-table-{kind}-{width}")
+            assert fits(play), (kind, width)
+            assert play.page.locator(".wide-table").evaluate("place => place.scrollWidth > place.clientWidth")
+
+
+def test_long_words_break_in_lists(play: Tab) -> None:
+    """In questions and in reasons, on a phone too."""
+    play.page.set_viewport_size({"width": 360, "height": 740})
+    ask(play, LONG)
+    play.reaches("Done")
+    pretend(play, status="failed", error={"code": "x", "message": LONG, "category": "input"})
+    for view in ("New", "Jobs"):
+        play.page.get_by_role("link", name=view, exact=True).first.click()
+        expect(play.page.locator(".job-row .quiet").first).to_contain_text(LONG)
+        play.picture(f"long-words-{view.lower()}")
+        assert fits(play), view
+
+
+def test_scripts_from_right_to_left_are_laid_out_so(play: Tab) -> None:
+    """Names, questions and answers each go the way of their first letter."""
+    words = "שלום world"
+    ask(play, words, f"{words}.png")
+    play.reaches("Done")
+    pretend(play, result={"answer": f"{words}\n\n- {words}\n\n| {words} |\n|---|\n| {words} |"})
+    play.page.reload()
+
+    expect(play.page.locator("td")).to_have_text(words)
+    begins_right_of_end = """(element) => {
+        const at = (n) => {
+            const range = document.createRange();
+            range.setStart(element.firstChild, n);
+            range.setEnd(element.firstChild, n + 1);
+            return range.getBoundingClientRect().left;
+        };
+        return at(0) > at(9);
+    }"""
+    for place in ("h1", ".asked", ".answer > p", ".answer li", ".answer th", ".answer td"):
+        assert play.page.locator(place).evaluate(begins_right_of_end), place
+    play.picture("right-to-left")
+    play.open("#/jobs")
+    assert play.page.locator(".name").filter(has_text=words).first.evaluate(begins_right_of_end)
+
+
+def test_a_name_cannot_turn_itself_round(play: Tab) -> None:
+    """Signs that override the direction of text are left out: they make one name look like another."""
+    ask(play, "hello", "invoice\u202efdp.png")
+
+    expect(play.page.get_by_role("heading", level=1)).to_have_text("invoicefdp.png")
+
+
 def test_what_the_microphone_hears_becomes_a_file(play: Tab, service: Service) -> None:
     """Recorded until the button is pressed again, then listed as any other file."""
     play.page.get_by_role("button", name="Record").click()
@@ -226,6 +339,16 @@ def test_a_job_is_cancelled_and_tried_again(play: Tab) -> None:
     play.reaches("Working")
     play.page.get_by_role("button", name="Cancel").click()
     play.reaches("Cancelled")
+
+
+def test_a_job_that_is_deleted_elsewhere_is_gone_here(play: Tab, service: Service) -> None:
+    """While it is watched; nothing goes on saying that it is worked on."""
+    job_id = ask(play, "sleep 60")
+    play.reaches("Working")
+    service.http.delete(f"/v1/jobs/{job_id}").raise_for_status()
+
+    expect(play.page.get_by_role("heading", level=1)).to_have_text("There is no such job")
+    expect(play.page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
 def test_a_failure_is_explained(play: Tab) -> None:
@@ -337,6 +460,29 @@ def test_jobs_are_listed_live_with_filters(play: Tab, service: Service) -> None:
     expect(row).to_have_count(0)
 
 
+def test_every_job_can_be_reached(browser: Browser, valkey: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """More of the newest up to a hundred, then the older ones under an address of their own, and back."""
+    with (
+        api_alone(valkey, tmp_path_factory.mktemp("api")) as service,
+        tab(browser, str(service.http.base_url)) as opened,
+    ):
+        ids = sorted((accepted(service.submit())["id"] for _ in range(105)), reverse=True)
+        opened.open("#/jobs?type=ocr")
+        rows = opened.page.locator(".job-row")
+        for count in (25, 50, 75):
+            expect(rows).to_have_count(count)
+            opened.page.get_by_role("button", name="Show more").click()
+        expect(rows).to_have_count(100)
+        opened.page.get_by_role("button", name="Show older ones").click()
+
+        expect(rows).to_have_count(5)
+        assert rows.evaluate_all("rows => rows.map((row) => row.dataset.id)") == ids[100:]
+        expect(opened.page.get_by_role("button", name="Show")).to_have_count(0)
+        opened.page.get_by_role("button", name="Back to the newest").click()
+        opened.page.wait_for_url("**/#/jobs?type=ocr")
+        expect(rows).to_have_count(25)
+
+
 def test_operations_are_drawn(play: Tab, service: Service) -> None:
     """Queue, throughput, latency by type, workers and webhooks, with their figures in words for those who see none."""
     with web() as receiver:
@@ -360,15 +506,17 @@ def test_operations_are_drawn(play: Tab, service: Service) -> None:
 def test_a_key_is_asked_for_when_it_is_needed(
     browser: Browser, valkey: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A wrong one is told so; the right one serves the whole tab, and no other."""
+    """A wrong one is told so, and one that could not even be sent; the right one serves the whole tab, and no other."""
     with api_alone(valkey, tmp_path_factory.mktemp("api")) as service:
         token, _ = Store.at(service.redis_url).access.create("console", owner="acme")
         with tab(browser, str(service.http.base_url)) as opened:
             opened.open()
             expect(opened.page.get_by_role("dialog")).to_have_count(0)
             opened.open("#/jobs")
-            for key, told in (("phi4_wrong", "makes one with"), (token, "was not accepted")):
+            wrong = "was not accepted"
+            for key, told in (("phi4_wrong", "makes one with"), ("phi4_„quoted“", wrong), (token, wrong)):
                 expect(opened.page.get_by_role("dialog")).to_contain_text(told)
+                expect(opened.page.get_by_label("Key", exact=True)).to_have_value("")
                 opened.picture("key-asked" if key == "phi4_wrong" else "key-wrong")
                 opened.page.get_by_label("Key", exact=True).fill(key)
                 opened.page.get_by_role("button", name="Use this key").click()
@@ -381,6 +529,10 @@ def test_a_key_is_asked_for_when_it_is_needed(
             expect(opened.page.get_by_role("dialog")).to_be_visible()
             opened.page.keyboard.press("Escape")
             expect(opened.page.get_by_role("heading", level=1)).to_have_text("A key is needed")
+            opened.page.get_by_role("link", name="Operations").click()
+            opened.page.get_by_label("Key", exact=True).fill(token)
+            opened.page.get_by_role("button", name="Use this key").click()
+            expect(opened.page.get_by_role("heading", name="Queue")).to_be_visible()
 
 
 def test_a_job_is_followed_through_a_restart_of_the_service(
@@ -445,7 +597,7 @@ def check(opened: Tab, name: str) -> None:
     found = Axe().run(opened.page).response["violations"]
     bad = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
     assert bad == [], name
-    assert opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert fits(opened), name
 
 
 def test_it_can_be_used_from_the_keyboard(play: Tab) -> None:
@@ -463,3 +615,45 @@ def test_it_can_be_used_from_the_keyboard(play: Tab) -> None:
         stops.append(play.page.evaluate("document.activeElement.textContent.trim()"))
         assert play.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", stops
     assert stops == ["To the content", "phi4", "New", "Jobs", "Operations", "API", "Jobs", "Copy"]
+
+
+def test_the_focus_goes_on_with_the_keyboard(play: Tab) -> None:
+    """Into the view that opens, and from a row that is deleted to the next one; after the last, to the view."""
+    for question in ("one", "two"):
+        play.open()
+        play.choose(picture())
+        play.page.get_by_text("Ask a question").click()
+        play.page.get_by_label("Your question").fill(question)
+        go = play.page.get_by_role("button", name="Ask about 1 file")
+        go.focus()
+        go.press("Enter")
+        play.reaches("Done")
+        expect(play.page.locator("main")).to_be_focused()
+
+    play.page.get_by_role("link", name="New").click()
+    rows = play.page.locator(".job-row")
+    for left in (1, 0):
+        delete = rows.first.get_by_role("button", name="Delete")
+        delete.focus()
+        delete.press("Enter")
+        rows.first.get_by_role("button", name="Really delete").press("Enter")
+        expect(rows).to_have_count(left)
+        expect(rows.locator("a") if left else play.page.locator("main")).to_be_focused()
+
+
+def test_spans_of_time_are_rounded_before_they_are_split(play: Tab) -> None:
+    """No 60 seconds beside minutes, no 1000 milliseconds."""
+    script = """async (times) => {
+        const { span } = await import(document.querySelector("script").src.replace("app.js", "dom.js"));
+        return times.map(span);
+    }"""
+    told = {
+        0.4: "0 ms",
+        999.7: "1.0 s",
+        9_960: "10 s",
+        59_600: "1 min 0 s",
+        119_700: "2 min 0 s",
+        3_599_700: "1 h 0 min",
+    }
+
+    assert play.page.evaluate(script, list(told)) == list(told.values())

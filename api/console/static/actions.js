@@ -41,16 +41,17 @@ function deleteButton(job, done) {
   return h("button", { class: "plain", "aria-label": `Delete: ${nameOf(job)}`, onclick: press }, "Delete");
 }
 
-/** Do what a button says, once, and tell when it is refused. */
+/** Do what a button says, once, and tell when it is refused. One that is really disabled would lose the focus. */
 async function perform(pressed, deed, done) {
-  pressed.disabled = true;
+  if (pressed.ariaDisabled) return;
+  pressed.ariaDisabled = "true";
   let then;
   try {
     then = await deed();
   } catch (error) {
     return toast(error.message);
   } finally {
-    pressed.disabled = false;
+    pressed.ariaDisabled = null;
   }
   done(then);
 }

@@ -48,13 +48,19 @@ const authorization = () => (key ? { Authorization: `Bearer ${key}` } : {});
 /** Get a key other than `refused`; requests that are refused together ask once. */
 async function anotherKey(refused) {
   if (key !== refused) return true;
-  asking ||= askForKey(Boolean(refused)).finally(() => (asking = null));
+  asking ||= keyFromUser(Boolean(refused)).finally(() => (asking = null));
   const given = await asking;
   if (given) {
     key = given;
     sessionStorage.setItem(KEPT, key);
   }
   return Boolean(given);
+}
+
+/** A key that no header can carry is a wrong one. */
+async function keyFromUser(wasWrong) {
+  const given = await askForKey(wasWrong);
+  return !given || /^[\x21-\x7e]+$/.test(given) ? given : keyFromUser(true);
 }
 
 /** Send a request, with the key where there is one. Throws `Problem`, `Unreachable`, and what `signal` throws. */

@@ -24,7 +24,8 @@ async function route(event) {
   const [pattern, view, title] = VIEWS.find(([pattern]) => pattern.test(location.hash));
   markPlace();
   document.title = `${title} · phi4`;
-  const wasInside = main.contains(document.activeElement);
+  // A button that was disabled meanwhile has left the focus to the body.
+  const wasInside = document.activeElement === document.body || main.contains(document.activeElement);
   show(main);
   scrollTo(0, 0);
   if (event && wasInside) main.focus();

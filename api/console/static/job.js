@@ -27,7 +27,9 @@ export async function jobView(main, signal, id) {
   if (ended(first)) return;
   keepPlaceInLine(view);
   follow(id, { signal, onJob: (job) => take(view, job), onEvent: (event) => hear(view, event) }).catch((error) => {
-    if (!signal.aborted) show(state, h("p", { class: "failure", role: "alert" }, error.message));
+    if (signal.aborted) return;
+    if ([404, 410].includes(error.status)) openAgain();
+    else show(state, h("p", { class: "failure", role: "alert" }, error.message));
   });
 }
 
@@ -128,5 +130,7 @@ function drawState({ state, job }) {
 /** After a button: a deleted job leaves to the list, one that runs again is followed anew. */
 function changed(view, job) {
   if (!job) location.hash = "#/jobs";
-  else if (ended(view.job) && !ended(job)) dispatchEvent(new HashChangeEvent("hashchange"));
+  else if (ended(view.job) && !ended(job)) openAgain();
 }
+
+const openAgain = () => dispatchEvent(new HashChangeEvent("hashchange"));

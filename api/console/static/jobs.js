@@ -19,6 +19,8 @@ for (const [name, value] of [
 /** The list does not tell places in the line; so many waiting jobs are asked for theirs. */
 const PLACES = 5;
 const MORE = 25;
+/** The API lists no more at once; older jobs have a view of their own, from `after` on. */
+const MOST = 100;
 /** What is said where no row is: why, and the way out. */
 const NONE = ["There are no jobs yet.", "#/", "Make the first one"];
 const NONE_SUCH = ["No job is like that.", "#/jobs", "Show all"];
@@ -26,12 +28,9 @@ const NONE_SUCH = ["No job is like that.", "#/jobs", "Show all"];
 export async function jobsView(main, signal, query = "") {
   const filter = new URLSearchParams(query);
   const list = h("div", { class: "list" });
-  const more = h(
-    "button",
-    { hidden: true, onclick: () => ((limit = Math.min(100, limit + MORE)), soon()) },
-    "Show more",
-  );
-  let limit = MORE;
+  const more = h("button", { hidden: true, onclick: showMore });
+  let limit = filter.has("after") ? MOST : MORE;
+  let last = "";
   const soon = () => look().catch(() => {}); // the next look tells what is wrong
   show(
     main,
@@ -42,10 +41,18 @@ export async function jobsView(main, signal, query = "") {
   async function look() {
     const asked = new URLSearchParams(filter);
     asked.set("limit", limit);
-    const { data, has_more: rest } = await get(`v1/jobs?${asked}`, signal);
+    const { data, has_more: rest, last_id } = await get(`v1/jobs?${asked}`, signal);
     const jobs = await withPlaces(data, signal);
     draw(list, jobs, soon, filter.size ? NONE_SUCH : NONE);
-    more.hidden = !rest || limit >= 100;
+    last = last_id;
+    more.hidden = !rest;
+    more.textContent = limit < MOST ? "Show more" : "Show older ones";
+  }
+
+  function showMore() {
+    if (limit >= MOST) return go(filter, "after", last);
+    limit += MORE;
+    soon();
   }
 }
 
@@ -85,24 +92,34 @@ function filters(filter) {
   const select = (name, label, words) => {
     const list = h(
       "select",
-      { "aria-label": label, onchange: () => go(name, list.value) },
+      { "aria-label": label, onchange: () => (filter.delete("after"), go(filter, name, list.value)) },
       h("option", { value: "" }, label),
       Object.entries(words).map(([value, text]) => h("option", { value }, text)),
     );
     list.value = filter.get(name) || "";
     return list;
   };
-  const go = (name, value) => {
-    if (value) filter.set(name, value);
-    else filter.delete(name);
-    location.hash = filter.size ? `#/jobs?${filter}` : "#/jobs";
-  };
-  return h("div", { class: "row" }, select("status", "Every status", STATUSES), select("type", "Every type", TYPES));
+  return h(
+    "div",
+    { class: "row" },
+    filter.has("after") && h("button", { onclick: () => go(filter, "after", "") }, "Back to the newest"),
+    select("status", "Every status", STATUSES),
+    select("type", "Every type", TYPES),
+  );
 }
 
-/** Show rows; those that stay are changed in place, so that focus and half-made decisions stay too. */
+function go(filter, name, value) {
+  if (value) filter.set(name, value);
+  else filter.delete(name);
+  location.hash = filter.size ? `#/jobs?${filter}` : "#/jobs";
+}
+
+/** Show rows; those that stay are changed in place, so that half-made decisions stay; the focus goes to the nearest. */
 function draw(list, jobs, done, none) {
   if (held) return;
+  const focused = document.activeElement;
+  const place = [...list.children].findIndex((row) => row.contains(focused));
+  const id = list.children[place]?.dataset.id;
   const before = new Map([...list.children].map((row) => [row.dataset.id, row]));
   const rows = jobs.map((job) => {
     const row = before.get(job.id);
@@ -110,11 +127,13 @@ function draw(list, jobs, done, none) {
     if (row?.dataset.print === print) return row;
     const next = jobRow(job, done);
     next.dataset.print = print;
-    if (row?.contains(document.activeElement)) queueMicrotask(() => next.querySelector("a").focus());
     return next;
   });
   if (!rows.length) show(list, none && empty(...none));
   else if (rows.length !== list.children.length || rows.some((row, n) => list.children[n] !== row)) show(list, rows);
+  if (place < 0 || document.activeElement === focused) return;
+  const next = rows.find((row) => row.dataset.id === id) || rows[place] || rows.at(-1) || list;
+  (list.contains(focused) ? focused : next.querySelector("a") || list.closest("main")).focus();
 }
 
 const empty = (words, place, way) => h("p", { class: "empty" }, `${words} `, h("a", { href: place }, way));

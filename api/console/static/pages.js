@@ -37,11 +37,14 @@ export function pages({ job, file }) {
   /** Tabs that are made anew under the pointer would lose its click. */
   function drawTabs() {
     const numbers = [...known.keys()].sort((a, b) => a - b);
-    const print = numbers.map((number) => `${number}${known.get(number).error ? "!" : ""}`).join() + `;${chosen}`;
+    const signs = numbers.map((number) => [number, known.get(number).page, Boolean(known.get(number).error)]);
+    const print = JSON.stringify([signs, chosen]);
     if (print === shownTabs) return;
     shownTabs = print;
     tabs.hidden = numbers.length < 2;
+    const hadFocus = tabs.contains(document.activeElement);
     show(tabs, tabs.hidden ? [] : numbers.map((number) => tab(number)));
+    if (hadFocus) tabs.querySelector(`#tab-${chosen}`)?.focus();
   }
 
   function draw() {
@@ -69,6 +72,7 @@ export function pages({ job, file }) {
   function tab(number) {
     const page = known.get(number);
     const name = page.error ? `${page.page} ✕` : String(page.page || "…");
+    const label = page.page ? `Page ${page.page}` : "A page, being read";
     return h(
       "button",
       {
@@ -76,7 +80,7 @@ export function pages({ job, file }) {
         id: `tab-${number}`,
         "aria-selected": String(number === chosen),
         "aria-controls": "page-text",
-        "aria-label": page.error ? `Page ${page.page}, not read` : `Page ${page.page}`,
+        "aria-label": page.error ? `${label}, not read` : label,
         tabindex: number === chosen ? 0 : -1,
         onclick: () => choose(number),
         onkeydown: (event) => step(event, number),

@@ -92,6 +92,7 @@ export async function startView(main, signal) {
     const refused = await submitAll(list, signal);
     go.disabled = false;
     if (!signal.aborted) draw();
+    if (document.activeElement === document.body) go.focus();
     said.textContent = refused.join(" ");
   }
 }

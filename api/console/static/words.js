@@ -20,9 +20,12 @@ export function deed(job) {
   return TYPES[job.type] || job.type;
 }
 
+/** Signs that turn the direction of text make one name look like another. */
+const TURNS = /[\u202a-\u202e\u2066-\u2069]/g;
+
 export function nameOf(job) {
   const [first, ...more] = job.input || [];
-  const name = first?.filename || first?.url || "Untitled";
+  const name = (first?.filename || first?.url || "").replace(TURNS, "") || "Untitled";
   return more.length ? `${name} and ${one(more.length, "more", "more")}` : name;
 }
 
