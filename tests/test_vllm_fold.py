@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed here; `make test` runs
 import torch
 from safetensors.torch import load_file, save_file
 
+from worker.engines import fold as fold_module
 from worker.engines.fold import CannotFold, beside, folded
 from worker.engines.vllm import VllmEngine  # needs vLLM
 
@@ -78,6 +84,104 @@ def test_what_was_not_finished_is_not_taken(model: Path) -> None:
 
     assert weights(fold(model)[0])
     assert [path.name for path in model.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", ["processing_phi4mm.py", "merges.txt", "config.json"])
+def test_every_file_that_is_copied_counts(model: Path, name: str) -> None:
+    """A model whose code, tokenizer or settings were changed is folded again, and has the change."""
+    (model / "merges.txt").write_text("#version: 0.2")
+    first, _ = fold(model)
+    with (model / name).open("a") as file:
+        file.write("\n")
+    again, stages = fold(model)
+
+    assert again != first
+    assert stages == ["folding"]
+    assert (again / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_a_newer_way_of_folding_folds_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older release kept is not taken."""
+    first, _ = fold(model)
+    monkeypatch.setattr(fold_module, "_VERSION", fold_module._VERSION + 1)
+
+    assert fold(model)[0] != first
+
+
+@pytest.mark.parametrize("size", [None, 0, 4, 1_000_000], ids=["missing", "empty", "no header", "cut off"])
+def test_a_damaged_folded_model_is_made_again(model: Path, size: int | None) -> None:
+    """A power cut or a full disk may have left less than there was."""
+    kept, _ = fold(model)
+    whole = weights(kept)
+    file = next(kept.glob("*.safetensors"))
+    if size is None:
+        file.unlink()
+    else:
+        os.truncate(file, size)
+
+    again, stages = fold(model)
+
+    assert (again, stages) == (kept, ["folding"])
+    assert weights(kept).keys() == whole.keys()
+    assert fold(model) == (kept, [])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import safetensors.torch
+from worker.engines.fold import folded
+write = safetensors.torch.save_file
+def write_and_die(tensors, target, **options):
+    write(tensors, target, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+safetensors.torch.save_file = write_and_die
+folded(Path(sys.argv[1]), "vision", Path(sys.argv[1]), lambda stage: None)
+"""
+
+
+def test_what_a_killed_worker_left_is_removed(model: Path) -> None:
+    """Each try would leave as much as the model; other folders of such a name are nobody's to remove."""
+    other = model.parent / ".phi-4-with-vision-notes"
+    other.mkdir()
+    done = subprocess.run([sys.executable, "-c", KILLED, model], cwd=Path(__file__).parent.parent, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (path for path in model.parent.glob(".*") if path != other)
+    assert list(left.glob("*.safetensors"))
+
+    fold(model)
+
+    assert list(model.parent.glob(".*")) == [other]
+
+
+def test_two_workers_may_fold_at_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second removes nothing that the first still writes, and the first takes what the second made."""
+    write, faster = fold_module._write, []
+
+    def while_another_does(checkpoint: Path, adapter: str, folder: Path) -> None:
+        monkeypatch.setattr(fold_module, "_write", write)
+        write(checkpoint, adapter, folder)
+        faster.append(fold(model)[0])
+        assert weights(folder)
+
+    monkeypatch.setattr(fold_module, "_write", while_another_does)
+
+    assert [fold(model)[0]] == faster
+    assert list(model.parent.glob(".*")) == []
+
+
+def test_a_full_disk_says_what_to_do(model: Path) -> None:
+    """A limit on the size of files stands for it: safetensors tells both by an error of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(CannotFold, match="PHI4_SERVE=all needs none"):
+            fold(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert not beside(model, "vision", model.parent).exists()
+    assert list(model.parent.glob(".*")) == []
 
 
 @pytest.mark.parametrize(

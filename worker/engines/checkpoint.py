@@ -144,11 +144,11 @@ def problems(folder: Path, *, needs_weights: bool = True) -> Iterator[str]:
     for adapter in ADAPTERS:
         needed += [f"{adapter}/adapter_config.json", f"{adapter}/adapter_model.safetensors"]
     for name in needed:
-        if problem := _problem(folder / name):
+        if problem := file_problem(folder / name):
             yield f"{name} {problem}"
 
 
-def _problem(file: Path) -> str:
+def file_problem(file: Path) -> str:
     """Say what is wrong with a file; '' when nothing is."""
     try:
         with file.open("rb") as opened:

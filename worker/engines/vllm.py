@@ -234,7 +234,9 @@ class VllmEngine:
         while True:
             try:
                 said = future.result(timeout=_LOOK_S)
-            except TimeoutError:
+            except TimeoutError as error:
+                if future.done() and future.exception() is error:
+                    raise self._translate(error) from error
                 if call.cancelled.is_set():
                     future.cancel()
                     left.wait(_ABORT_S)

@@ -180,7 +180,9 @@ def _follow(loading: Future[tuple[Any, dict[str, Any]]], told: Path, stage: Stag
     while True:
         try:
             return loading.result(timeout=_LOOK_S)
-        except TimeoutError:
+        except TimeoutError as error:
+            if loading.done() and loading.exception() is error:
+                _fail(error)
             if told.exists() and (now := told.read_text()) not in ("", seen):
                 stage(now)
                 seen = now
