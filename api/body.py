@@ -210,9 +210,17 @@ def check_schema(schema: Mapping[str, Any], field: str) -> None:
 
 @cache
 def _a_schema() -> Draft202012Validator:
-    """What says whether something is a schema: its regular expressions too, but not whether its names are URIs."""
-    free = dict.fromkeys(("uri", "uri-reference"), lambda _: True)
-    return Draft202012Validator({"$ref": _METASCHEMA}, validate_formats=True, formats=free)
+    """What says whether something is a schema: its patterns as Python knows them, whatever its names look like."""
+    formats = dict.fromkeys(("uri", "uri-reference"), lambda _: True) | {"regex": _is_pattern}
+    return Draft202012Validator({"$ref": _METASCHEMA}, validate_formats=True, formats=formats)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 def _json_path(steps: Sequence[str | int]) -> str:

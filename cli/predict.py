@@ -250,7 +250,10 @@ def _tasks(request: Request, settings: Settings) -> Iterator[Task]:
 
 
 def _question(request: Request, prompt: str, settings: Settings) -> Task:
-    pages, clips = tuple(_all_pages(request, settings)), list(_clips(request.audio, settings))
+    pages = tuple(itertools.islice(_all_pages(request, settings), settings.max_pages + 1))
+    if len(pages) > settings.max_pages:
+        raise TooManyPages(f"There are more than {settings.max_pages} pages (PHI4_MAX_PAGES).")
+    clips = _clips(request.audio, settings)
     if pages and not request.audio:
         return AskImages(pages, prompt, max_tokens=request.max_tokens)
     if request.audio and not clips:
@@ -261,11 +264,7 @@ def _question(request: Request, prompt: str, settings: Settings) -> Task:
 
 
 def _all_pages(request: Request, settings: Settings) -> Iterator[Image]:
-    pages = itertools.chain.from_iterable(_pages(path, settings) for path in request.images)
-    for number, page in enumerate(pages, 1):
-        if number > settings.max_pages:
-            raise TooManyPages(f"There are more than {settings.max_pages} pages (PHI4_MAX_PAGES).")
-        yield page
+    return itertools.chain.from_iterable(_pages(path, settings) for path in request.images)
 
 
 def _pages(source: str | Path, settings: Settings) -> Iterator[Image]:
@@ -296,10 +295,12 @@ def _is_url(source: object) -> bool:
     return isinstance(source, str) and source.startswith(("http://", "https://"))
 
 
-def _clips(path: Path | None, settings: Settings) -> Iterator[audio.Clip]:
-    if path is not None:
-        with audio.open_recording(path, max_seconds=settings.max_audio_seconds) as recording:
-            yield from recording.clips()
+def _clips(path: Path | None, settings: Settings) -> list[audio.Clip]:
+    """All of them, before the first one is asked about: damage may lie at a recording's end."""
+    if path is None:
+        return []
+    with audio.open_recording(path, max_seconds=settings.max_audio_seconds) as recording:
+        return list(recording.clips())
 
 
 def _usage(answers: Sequence[Answer]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from phi4.errors import StorageFull
+from phi4.errors import BlobsUnavailable, StorageFull
 
 #: What a disk, a quota or a limit on the size of files says when there is no room.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,8 +54,11 @@ class Folder:
         yield self._root / path
 
     def remove(self, path: str) -> None:
-        """Remove a file; one that is gone already is fine."""
-        (self._root / path).unlink(missing_ok=True)
+        """Remove a file; one that is gone already is fine. Raises `BlobsUnavailable`."""
+        try:
+            (self._root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise BlobsUnavailable(f"A file cannot be erased: {error.strerror}.") from error
 
     def remove_folder(self, path: str) -> None:
         """Remove all files below a path; none is fine."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phi4.blobs import Blobs
-from phi4.errors import Cancelled, ServiceError
+from phi4.errors import BlobsUnavailable, Cancelled, ServiceError
 from phi4.job import Input, Job, NewJob, input_blob
 from phi4.queue import Tickets, celery_app
 from phi4.settings import Settings
@@ -94,6 +94,31 @@ def test_the_reaper_erases_after_who_died(store: Store, blobs: Blobs, tickets: T
 
     assert left(store, blobs, job) == [False, False]
     assert raw(store).zcard("phi4:leftovers") == 0
+
+
+def test_what_cannot_be_erased_holds_up_no_other(
+    store: Store, blobs: Blobs, tickets: Tickets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails on one file: the others' turn comes first, and the rest of the reaper's round is done."""
+    stuck, other = with_files(store, blobs), with_files(store, blobs)
+    for _ in range(2):
+        store.work.end(claim(store, "prepare"), "failed", error={"code": "x"})
+    raw(store).zadd("phi4:leftovers", {f"{stuck.id}|1": 1, f"{other.id}|1": 2})
+    erase = blobs.delete
+
+    def failing(key: str) -> None:
+        if stuck.id in key:
+            raise BlobsUnavailable("I/O error")
+        erase(key)
+
+    monkeypatch.setattr(blobs, "delete", failing)
+    reaper = Reaper(store, blobs, tickets, worker="w", every=1, max_deaths=3)
+
+    reaper.round()
+    reaper.round()
+
+    assert left(store, blobs, other) == [False, False]
+    assert raw(store).zrange("phi4:leftovers", 0, -1) == [f"{stuck.id}|1"]
 
 
 def test_a_job_that_runs_again_keeps_what_this_run_needs(store: Store, blobs: Blobs, tickets: Tickets) -> None:

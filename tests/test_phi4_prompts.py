@@ -169,6 +169,13 @@ def test_a_page_is_read_as_finely_as_its_text_allows(context: int, size: tuple[i
     assert page.size == size
 
 
+def test_a_thin_strip_is_read_in_a_short_context() -> None:
+    """Its coarser steps, at which nothing of it would be left, are none for it."""
+    (strip,) = prompt_for(ReadPage(Image.new("RGB", (3_000, 60))), max_model_len=4_096).images
+
+    assert strip.size == (3_000, 60)
+
+
 def test_a_short_answer_leaves_pictures_more_room() -> None:
     """Who asks for few tokens gets a finer picture."""
     short, long = (

@@ -276,7 +276,7 @@ def test_an_engine_that_is_not_there_is_named(inputs: Path, monkeypatch: pytest.
 
 
 def test_pages_are_made_when_their_turn_comes(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document of a thousand pages takes the memory of one; more than a job may have are refused."""
+    """A document of a thousand pages takes the memory of one; for one question all are needed, and bounded."""
     (inputs / "three.pdf").write_bytes(pdf(3))
     made = []
 
@@ -299,5 +299,6 @@ def test_pages_are_made_when_their_turn_comes(inputs: Path, monkeypatch: pytest.
     predicting.answer(Watching(), request, load(), threading.Event())
 
     assert made == [1, 2, 3]
+    question = predicting.Request("a", (inputs / "three.pdf",), prompt="?")
     with pytest.raises(TooManyPages, match="more than 2 pages"):
-        predicting.answer(Watching(), request, load(max_pages=2), threading.Event())
+        predicting.answer(Watching(), question, load(max_pages=2), threading.Event())

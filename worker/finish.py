@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from phi4 import results
 from phi4.blobs import Blobs
 from phi4.errors import AllPartsFailed, BlobMissing, Phi4Error
-from phi4.job import Input, Part, Unit, error_json
+from phi4.job import Input, Job, Part, Unit, error_json
 from phi4.store import Store
+from phi4.store.work import Reported
 from worker.cache import ResultCache
 from worker.reports import Reports
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a job ends with: where its result is stored, or its error."""
+
+    job: Job
+    result: str = ""
+    error: Mapping[str, Any] | None = None
 
 
 class Finish:
@@ -24,21 +35,25 @@ class Finish:
         self._reports = reports
         self._cache = cache
 
-    def run(self, unit: Unit, again: str) -> None:
-        """Write the result and end the job as completed or failed, or as it was told to stop.
-
-        Done `again`, under the same word, after its answer got lost, it goes on where it was.
-        """
+    def make(self, unit: Unit) -> Made:
+        """Put the result together and store it. Raises `BlobsUnavailable`, `BlobMissing`."""
         job = self._store.jobs.find(unit.job.id) or unit.job
         parts = self._store.jobs.parts(job)
-        error = _only_errors(parts)
-        key = ""
-        if error is None:
-            key = f"{job.id}/result-{unit.token}.json"
-            self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
-        reported = self._store.work.end(unit, "failed" if error else "completed", error=error, result=key, again=again)
-        if error is None:
-            self._cache.keep(job)
+        if (error := _only_errors(parts)) is not None:
+            return Made(job, error=error)
+        key = f"{job.id}/result-{unit.token}.json"
+        self._blobs.put(key, json.dumps(results.build(job, parts, self._blobs), ensure_ascii=False).encode())
+        return Made(job, result=key)
+
+    def end(self, unit: Unit, made: Made, again: str) -> Reported:
+        """End the job as completed or failed, or as it was told to stop; may be done `again`."""
+        status = "failed" if made.error else "completed"
+        return self._store.work.end(unit, status, error=made.error, result=made.result, again=again)
+
+    def ended(self, unit: Unit, made: Made, reported: Reported) -> None:
+        """Do what follows the end."""
+        if made.error is None:
+            self._cache.keep(made.job)
         self._reports.follow(unit, reported)
 
     def from_earlier(self, prepare: Unit, inputs: Sequence[Input]) -> bool:

@@ -99,6 +99,7 @@ class Reaper:
                     self._store.work.erased(job_id, run)
             except BlobsUnavailable as error:
                 log(_log, "leftovers stay for now", level=logging.WARNING, job=job_id, error=error.message)
+                self._store.work.put_off(job_id, run, self._store.now_ms())  # the others' turn comes first
                 return
 
     def _erase(self, job: str) -> None:

@@ -168,13 +168,16 @@ class Runner:
             self._run(held)
 
     def _finish(self, unit: Unit) -> str:
+        again = new_report()
         try:
-            again = new_report()
-            self._persist(lambda: self.finish.run(unit, again))
+            made = self._persist(lambda: self.finish.make(unit))
+            reported = self._persist(lambda: self.finish.end(unit, made, again))
         except (BlobsUnavailable, LeaseLost):
             raise
         except Phi4Error as error:
             self.finish.fail(unit, error)
+        else:
+            self.finish.ended(unit, made, reported)
         job = self.store.jobs.find(unit.job.id)
         return str(job.status) if job else "deleted"
 

@@ -181,13 +181,14 @@ class BatchRunner:
     def _work(self, batch: Batch) -> None:
         state = self._state(batch)
         self._collect(batch, state)
-        if batch.api_key and self._key(batch) is None:
+        key = self._key(batch)
+        if batch.api_key and key is None:
             batch = self._store.batches.cancel(batch, self._store.now_ms())
         is_stopping = bool(batch.cancelling_ms) or self._store.now_ms() > batch.ends_ms
         if is_stopping:
             self._cancel(state)
         else:
-            self._feed(batch, state)
+            self._feed(batch, state, Caller(batch.owner, key))
         all_sent = is_stopping or len(state.lines) >= batch.total
         if all_sent and not state.running:
             now = self._store.now_ms()
@@ -219,9 +220,8 @@ class BatchRunner:
             self._note(batch, state, ended)
             self._store.batches.update(batch, **_counts(state.lines))
 
-    def _feed(self, batch: Batch, state: _Open) -> None:
+    def _feed(self, batch: Batch, state: _Open, caller: Caller) -> None:
         """Make jobs of the next lines, as many as may run."""
-        caller = Caller(batch.owner, self._key(batch))
         noted: dict[int, str] = {}
         try:
             while len(state.running) < _MOST_RUNNING:

@@ -166,6 +166,10 @@ class Work:
         found = cast(list[str], self._client.zrange(key("leftovers"), 0, until_ms, byscore=True, offset=0, num=limit))
         return [(job, int(run)) for job, _, run in (member.partition("|") for member in found)]
 
+    def put_off(self, job_id: str, run: int, now_ms: int) -> None:
+        """Look at what could not be erased as if the job had ended now."""
+        self._client.zadd(key("leftovers"), {f"{job_id}|{run}": now_ms}, xx=True)
+
     def erased(self, job_id: str, run: int) -> None:
         """Note that nothing is left that the end of this run of a job left no use for."""
         self._client.zrem(key("leftovers"), f"{job_id}|{run}")

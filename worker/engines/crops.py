@@ -45,18 +45,24 @@ def image_tokens(width: int, height: int) -> int:
 
 
 def fit(image: Image.Image, crops: int) -> Image.Image:
-    """Scale a picture down until its grid has at most `crops` crops; smaller ones stay as they are.
+    """Scale a picture to its `fitted` size."""
+    size = fitted(image.size, crops)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def fitted(size: tuple[int, int], crops: int) -> tuple[int, int]:
+    """Find the largest size, up to a picture's own, at which its grid has at most `crops` crops.
 
     Raises `ImageTooSmall` when it is so narrow that nothing would be left of its short side.
     """
-    width, height = image.size
+    width, height = size
     size = max(size for size in _smaller(width, height, crops) if math.prod(grid(*size)) <= crops)
     columns, rows = grid(*size)
     if min(size) * min(columns * CROP / size[0], rows * CROP / size[1]) < THINNEST:
         raise ImageTooSmall(
             f"The image is {width} × {height} pixels; scaled to what the model can look at, its short side vanishes."
         )
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    return size
 
 
 def _smaller(width: int, height: int, crops: int) -> Iterator[tuple[int, int]]:

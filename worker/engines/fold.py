@@ -69,6 +69,8 @@ def folded(checkpoint: Path, adapter: str, spare: Path, stage: Callable[[str], N
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         _remove_left(kept.parent, f".{checkpoint.name}-with-{adapter}-")
+        if _is_whole(kept, checkpoint):  # another worker was faster: removing may have taken long
+            return kept
         shutil.rmtree(kept, ignore_errors=True)
         with _unfinished(kept) as unfinished:
             _write(checkpoint, adapter, unfinished)

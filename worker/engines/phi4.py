@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from phi4.errors import AudioTooShort, CannotAnswer, PromptTooLong
+from phi4.errors import AudioTooShort, CannotAnswer, ImageTooSmall, PromptTooLong
 from worker.engines.base import AskImages, Chat, Detail, ReadPage, Task, TranscribeClip, Turn
-from worker.engines.crops import DETAIL_CROPS, fit, image_tokens
+from worker.engines.crops import DETAIL_CROPS, fit, fitted, image_tokens
 
 #: What ends an answer: `<|end|>` and `<|endoftext|>`.
 STOP_TOKEN_IDS = (200020, 199999)
@@ -281,20 +281,31 @@ def _sized(images: Sequence[Image], detail: Detail, room: int, answer: int) -> t
     """
     if not images:
         return ()
-    tried: list[tuple[tuple[Image, ...], int]] = []
-    for crops in DETAIL_CROPS[detail]:
-        sized = tuple(fit(image, crops) for image in images)
-        tried.append((sized, sum(image_tokens(*image.size) for image in sized)))
-        if tried[-1][1] + answer < room:
-            return sized
-    for enough in (answer // 2, answer // 4, 0):
-        for sized, needed in tried:
+    steps = _steps([image.size for image in images], detail)
+    for enough in (answer, answer // 2, answer // 4, 0):
+        for crops, needed in steps:
             if needed + enough < room:
-                return sized
+                return tuple(fit(image, crops) for image in images)
     raise PromptTooLong(
-        f"{len(images)} images take {tried[-1][1]} tokens at detail {detail!r}, and {max(0, room)} of the context are "
+        f"{len(images)} images take {steps[-1][1]} tokens at detail {detail!r}, and {max(0, room)} of the context are "
         "left for them (PHI4_MAX_MODEL_LEN); ask over fewer pages, or with less detail."
     )
+
+
+def _steps(sizes: Sequence[tuple[int, int]], detail: Detail) -> list[tuple[int, int]]:
+    """List the most crops of a picture, and the tokens of all, at each step of a detail, while none of them vanishes.
+
+    Raises `ImageTooSmall` when one does at the first step.
+    """
+    steps: list[tuple[int, int]] = []
+    for crops in DETAIL_CROPS[detail]:
+        try:
+            steps.append((crops, sum(image_tokens(*fitted(size, crops)) for size in sizes)))
+        except ImageTooSmall:
+            if not steps:
+                raise
+            break
+    return steps
 
 
 def _check_clip(clip: Clip) -> None:
