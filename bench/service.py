@@ -18,8 +18,13 @@ from cli.embedded import free_port
 from cli.local import is_ready, prepared
 from phi4.settings import load
 
-#: How the command lines of each role's processes end.
-ROLES = {"api": ["-m", "api"], "infer": ["-m", "worker", "infer"], "side": ["-m", "worker", "side"]}
+#: How the command lines of each role's processes end; and how their titles begin where `setproctitle` is installed, as
+#: with vLLM: Celery and gunicorn use it then.
+ROLES = {
+    "api": ("-m api", "gunicorn: "),
+    "infer": ("-m worker infer", "[celeryd: infer-"),
+    "side": ("-m worker side", "[celeryd: side-"),
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,20 @@ def running(engine: str, **settings: object) -> Iterator[Service]:
 
 def processes(role: str) -> list[psutil.Process]:
     """List this service's processes of a role (`ROLES`)."""
-    ends = ROLES[role]
-    return [p for p in psutil.Process().children(recursive=True) if p.cmdline()[-len(ends) :] == ends]
+    end, title = ROLES[role]
+    return [p for p in psutil.Process().children(recursive=True) if is_of(_told(p), end, title)]
+
+
+def is_of(told: str, end: str, title: str) -> bool:
+    """Whether a process' command line, or title, is that of a role."""
+    return told.endswith(end) or told.startswith(title)
+
+
+def _told(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @contextmanager

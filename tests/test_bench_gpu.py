@@ -28,7 +28,7 @@ from bench.gpu.service import (
     rates_while_all_ran,
     whole_service,
 )
-from bench.service import Service
+from bench.service import ROLES, Service, is_of
 from worker.engines.base import ReadPage, TranscribeClip
 from worker.media import audio
 
@@ -103,6 +103,23 @@ def test_a_service_is_watched_while_it_works(
     assert set(lines[0]["cores"]) == {"api", "infer", "side"}
     assert max(line["cores"]["side"] for line in lines) > 0
     assert any(line["waiting"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("told", "role"),
+    [
+        ("/usr/bin/python3 -m api", "api"),
+        ("gunicorn: worker [phi4-api]", "api"),
+        ("/usr/bin/python3 -m worker infer", "infer"),
+        ("[celeryd: infer-host-7-a1b2@host:MainProcess] -active- (infer)", "infer"),
+        ("[celeryd: side-host-8-a1b2@host:MainProcess] -active- (side)", "side"),
+        ("VLLM::EngineCore", None),
+        ("", None),
+    ],
+)
+def test_a_process_is_known_by_its_command_or_its_title(told: str, role: str | None) -> None:
+    """With vLLM comes a package with which Celery and gunicorn give themselves titles."""
+    assert [name for name, (end, title) in ROLES.items() if is_of(told, end, title)] == [role] * bool(role)
 
 
 def test_what_another_precision_changes_is_told_by_token() -> None:
