@@ -35,7 +35,8 @@ from worker.engines.checkpoint import (
 )
 from worker.engines.choose import has_cuda_device
 from worker.engines.gpu import Card, cards
-from worker.engines.memory import Shape, Terms, check, gb
+from worker.engines.memory import Shape, check, gb
+from worker.engines.serve_args import MemoryTerms
 
 _LEAST_PYTHON = (3, 11)
 _CPU_PACKAGES = ("rapidocr", "onnxruntime", "moonshine_voice")
@@ -228,7 +229,7 @@ def _gpu(settings: Settings, found: Sequence[Card], *, in_use: bool) -> Finding:
     try:
         shape = Shape.of(known_config(settings.checkpoint, settings.checkpoint_revision))
         judged = [replace(card, free=card.total) for card in found] if in_use else found
-        terms = Terms.of(settings)
+        terms = MemoryTerms.of(settings)
         if terms.counts:
             check(
                 shape,

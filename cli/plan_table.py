@@ -16,13 +16,12 @@ from worker.engines.memory import (
     Need,
     NotEnoughMemory,
     Shape,
-    Terms,
     check,
     gb,
     longest,
     need,
 )
-from worker.engines.serve_args import ENOUGH_PROMPTS, MAX_BATCHED_TOKENS
+from worker.engines.serve_args import ENOUGH_PROMPTS, MAX_BATCHED_TOKENS, MemoryTerms
 
 _CONTEXTS = (8_192, 16_384, 32_768, 65_536, 131_072)
 _CARDS_GB = (16, 24, 40, 48, 80, 96, 141)
@@ -110,7 +109,7 @@ def _carries(card_gb: int, each: Need) -> bool:
 
 def describe(card: Card, shape: Shape, settings: Settings, requests: Sequence[int]) -> str:
     """Say what a GPU carries at most, and whether it carries what is set."""
-    split, length, terms = settings.tensor_parallel_size, settings.max_model_len, Terms.of(settings)
+    split, length, terms = settings.tensor_parallel_size, settings.max_model_len, MemoryTerms.of(settings)
     budget = int(card.total * terms.utilization)
     counted: dict[str, Any] = {
         "tensor_parallel": split,

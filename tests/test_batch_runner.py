@@ -17,6 +17,7 @@ from phi4.job import QUEUES
 from phi4.settings import load
 from phi4.store import Batch, Store, WorkerInfo
 from tests.keyed_app import keyed, url_of
+from tests.making_jobs import raw
 
 CHAT = "/v1/chat/completions"
 
@@ -100,3 +101,12 @@ def test_a_batch_ends_with_its_key(store: Store, tmp_path: Path, runner: BatchRu
     assert len(jobs) == 2
     assert store.batches.get(batch.id, "acme").status == "cancelled"
     assert store.jobs.newest("acme", limit=10) == ([], False), "its jobs go with it"
+
+
+def test_a_batch_goes_off_the_list_with_its_record(store: Store, tmp_path: Path) -> None:
+    """A list would else grow by every batch ever made, and be read whole each time."""
+    kept, gone = begun(store, tmp_path), begun(store, tmp_path)
+    raw(store).delete(f"phi4:batch:{gone.id}")
+
+    assert [batch.id for batch in store.batches.newest("acme")] == [kept.id]
+    assert raw(store).zrange("phi4:batches:acme", 0, -1) == [kept.id]

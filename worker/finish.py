@@ -74,9 +74,11 @@ class Finish:
         self._reports.follow(prepare, reported)
         return True
 
-    def fail(self, unit: Unit, error: Phi4Error) -> None:
+    def fail(self, unit: Unit, error: Phi4Error) -> Reported:
         """End the job as failed because its result could not be put together."""
-        self._reports.follow(unit, self._store.work.end(unit, "failed", error=error_json(error, "finish")))
+        reported = self._store.work.end(unit, "failed", error=error_json(error, "finish"))
+        self._reports.follow(unit, reported)
+        return reported
 
 
 def _only_errors(parts: Sequence[Part]) -> dict[str, Any] | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
+from contextlib import suppress
 
 from phi4 import leftovers
 from phi4.blobs import Blobs
-from phi4.errors import BlobsUnavailable, Phi4Error
+from phi4.errors import Phi4Error
 from phi4.job import Job, Unit
 from phi4.log import log
 from phi4.queue import Tickets
@@ -16,8 +16,6 @@ from phi4.store.work import Reported
 from worker import metrics
 
 _log = logging.getLogger(__name__)
-#: Seconds between the tries to erase an ended job's files while the blob store is away; then it is left to the reaper.
-_ERASE_WAITS = (0.5, 2.0, 8.0)
 
 
 class Reports:
@@ -45,11 +43,5 @@ class Reports:
         log(_log, f"job {job.status}", **code, **job.log_context())
 
     def _erase(self, job: Job) -> None:
-        for wait in _ERASE_WAITS:
-            try:
-                leftovers.erase(job, self._store, self._blobs)
-                return
-            except BlobsUnavailable:
-                time.sleep(wait)
-            except Phi4Error:  # Redis is away, and it cannot be noted
-                return
+        with suppress(Phi4Error):  # else the reaper does it
+            leftovers.erase(job, self._store, self._blobs)

@@ -31,7 +31,7 @@ _REPORT_FOR_S = 60.0
 #: A unit whose files cannot be reached is tried again after this long, for as long as its job may take.
 _BLOBS_AWAY_S = 2.0
 #: Outcomes that are no failure of the unit: its own end, a wish of the job's owner, or another try.
-_WELL = ("done", "completed", "stopped", "retried", "deleted", "cancelled")
+_WELL = ("done", "completed", "stopped", "retried", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,10 @@ class Runner:
         except (BlobsUnavailable, LeaseLost):
             raise
         except Phi4Error as error:
-            self.finish.fail(unit, error)
+            reported = self.finish.fail(unit, error)
         else:
             self.finish.ended(unit, made, reported)
-        job = self.store.jobs.find(unit.job.id)
-        return str(job.status) if job else "deleted"
+        return str(reported.ended.status) if reported.ended else "expired"
 
     def _put_back(self, unit: Unit, *, counts: bool) -> None:
         try:

@@ -10,6 +10,7 @@ import redis
 
 from phi4 import records
 from phi4.errors import NotFound
+from phi4.store.indexes import newest
 from phi4.store.keys import MAX_EXPIRES_S, SHARED_TTL_S, key
 
 #: What a line has come to: a job that runs, one that completed, one that failed, or an answer without a job (JSON).
@@ -83,13 +84,7 @@ class Batches:
 
     def newest(self, owner: str) -> list[Batch]:
         """List an owner's batches, newest first."""
-        found = []
-        for batch_id in cast(list[str], self._client.zrange(key("batches", owner), 0, -1, desc=True)):
-            if batch := self.find(batch_id):
-                found.append(batch)
-            else:
-                self._client.zrem(key("batches", owner), batch_id)
-        return found
+        return newest(self._client, key("batches", owner), self.find)
 
     def update(self, batch: Batch, **fields: str | int) -> Batch:
         """Change fields of a record; only who holds the lock of batches does, but for `cancel`."""

@@ -9,6 +9,7 @@ import redis
 
 from phi4 import records
 from phi4.errors import NotFound
+from phi4.store.indexes import newest
 from phi4.store.keys import SHARED_TTL_S, key
 
 
@@ -62,13 +63,7 @@ class Files:
 
     def newest(self, owner: str) -> list[StoredFile]:
         """List an owner's files, newest first."""
-        found = []
-        for file_id in cast(list[str], self._client.zrange(key("files", owner), 0, -1, desc=True)):
-            if file := self.find(file_id):
-                found.append(file)
-            else:
-                self._client.zrem(key("files", owner), file_id)
-        return found
+        return newest(self._client, key("files", owner), self.find)
 
     def delete(self, file: StoredFile) -> None:
         """Forget a file."""

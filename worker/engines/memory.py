@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from phi4.errors import EngineUnavailable
-from phi4.settings import Settings
 from worker.engines.gpu import Card
 
 GIB = 2**30
@@ -164,25 +161,13 @@ def need(
     )
 
 
-def longest(
-    shape: Shape,
-    budget: int,
-    *,
-    adapters: int = 2,
-    tensor_parallel: int = 1,
-    sequences: int = 1,
-    kv_item_bytes: int = _ITEM,
-) -> int:
-    """Find the longest of a few round context lengths that fits into `budget` bytes a card; 0 for none."""
+def longest(shape: Shape, budget: int, **terms: int) -> int:
+    """Find the longest of a few round context lengths that fits into `budget` bytes a card; 0 for none.
+
+    `terms` are those of `need`.
+    """
     for length in _LENGTHS:
-        each = need(
-            shape,
-            max_model_len=length,
-            adapters=adapters,
-            tensor_parallel=tensor_parallel,
-            sequences=sequences,
-            kv_item_bytes=kv_item_bytes,
-        )
+        each = need(shape, max_model_len=length, **terms)
         if each.total <= budget:
             return length
     return 0
@@ -224,45 +209,6 @@ def check(
         )
     for card in cards[:tensor_parallel]:
         _check_free(card, wanted, utilization)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What of the settings decides on memory, beside lengths."""
-
-    adapters: int
-    kv_item_bytes: int
-    utilization: float
-    counts: bool  #: whether the weights are in 16 bits, which is what the arithmetic counts
-
-    @classmethod
-    def of(cls, settings: Settings) -> Terms:
-        """Read them where vLLM is not at hand, whose own parser has the last word when an engine starts."""
-        given = _arguments(shlex.split(settings.extra_serve_args))
-        cache = given.get("kv-cache-dtype", "fp8" if settings.fp8 in ("cache", "all") else "auto")
-        return cls(
-            adapters=2 if settings.serve == "all" else 0,
-            kv_item_bytes=1 if "fp8" in cache else _ITEM,
-            utilization=_share(given.get("gpu-memory-utilization", "")),
-            counts=settings.fp8 not in ("weights", "all") and "quantization" not in given,
-        )
-
-
-def _arguments(words: Sequence[str]) -> dict[str, str]:
-    """Read `--name value` and `--name=value`; the last one of a name counts."""
-    found: dict[str, str] = {}
-    for word, after in zip_longest(words, words[1:], fillvalue=""):
-        if word.startswith("--"):
-            name, has_value, value = word[2:].partition("=")
-            found[name.replace("_", "-")] = value if has_value else after
-    return found
-
-
-def _share(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:  # not given; or wrong, which the engine's start will say
-        return UTILIZATION
 
 
 def gb(size: int) -> str:

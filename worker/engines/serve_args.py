@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from phi4.settings import Settings
+from worker.engines.memory import UTILIZATION
 
 #: One A4 page is 3 300 tokens. Measured on one H200: 16384 gains nothing, 2048 (vLLM's default here) loses much.
 MAX_BATCHED_TOKENS = 8_192
@@ -117,3 +120,42 @@ def server_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: bo
         *(("--default-mm-loras", by_content) if settings.serve == "all" else ()),
         *serve_args(settings, checkpoint, on_cpu=on_cpu, tuned=tuned, render_threads=render_threads),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTerms:
+    """What of the settings decides on memory, beside lengths."""
+
+    adapters: int
+    kv_item_bytes: int
+    utilization: float
+    counts: bool  #: whether the weights are in 16 bits, which is what the arithmetic counts
+
+    @classmethod
+    def of(cls, settings: Settings) -> MemoryTerms:
+        """Read them where vLLM is not at hand, whose own parser has the last word when an engine starts."""
+        given = _arguments(shlex.split(settings.extra_serve_args))
+        cache = given.get("kv-cache-dtype", "fp8" if settings.fp8 in ("cache", "all") else "auto")
+        return cls(
+            adapters=len(ADAPTERS) if settings.serve == "all" else 0,
+            kv_item_bytes=1 if "fp8" in cache else 2,
+            utilization=_share(given.get("gpu-memory-utilization", "")),
+            counts=settings.fp8 not in ("weights", "all") and "quantization" not in given,
+        )
+
+
+def _arguments(words: Sequence[str]) -> dict[str, str]:
+    """Read `--name value` and `--name=value`; the last one of a name counts."""
+    found: dict[str, str] = {}
+    for word, after in zip_longest(words, words[1:], fillvalue=""):
+        if word.startswith("--"):
+            name, has_value, value = word[2:].partition("=")
+            found[name.replace("_", "-")] = value if has_value else after
+    return found
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:  # not given; or wrong, which the engine's start will say
+        return UTILIZATION
