@@ -77,6 +77,28 @@ def test_a_worker_of_one_modality_asks_for_no_adapters(checkpoint: Path, serve: 
     assert [name for name in arguments if "lora" in name] == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "largest"),
+    [
+        ({"serve": "speech"}, "512"),
+        ({"serve": "vision"}, None),
+        ({}, None),
+        ({"serve": "speech", "extra_serve_args": "--max-cudagraph-capture-size 64"}, "64"),
+        ({"serve": "speech", "extra_serve_args": "--cudagraph-capture-sizes 1 2 4"}, None),
+        ({"serve": "speech", "extra_serve_args": '-O {"cudagraph_mode":"NONE"}'}, None),
+    ],
+)
+def test_steps_that_read_clips_are_recorded(checkpoint: Path, settings: dict[str, Any], largest: str | None) -> None:
+    """Where clips are all there is; an operator's own words on graphs stand alone, as vLLM wants them."""
+    assert told(load(**settings), checkpoint).get("--max-cudagraph-capture-size") == largest
+
+
+def test_nothing_is_recorded_without_a_gpu_or_our_parts(checkpoint: Path) -> None:
+    """The CPU build has no graphs, and the stock model runs as vLLM does."""
+    for where in ({"on_cpu": True}, {"tuned": False}):
+        assert "--max-cudagraph-capture-size" not in told(load(serve="speech"), checkpoint, **where)
+
+
 def test_the_cpu_build_gets_a_slot_for_requests_without_an_adapter(checkpoint: Path) -> None:
     """Else it gives them the last adapter of a mixed batch."""
     assert told(load(), checkpoint, on_cpu=True)["--max-loras"] == "3"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from worker.engines.base import as_floats
 from worker.engines.crops import grid
 from worker.engines.fast_crops import FastCrops
 from worker.engines.fast_parts import quicken, same_pictures
@@ -31,8 +31,8 @@ def processor(tiny_phi4: Path) -> Any:
     return AutoProcessor.from_pretrained(tiny_phi4, trust_remote_code=True)
 
 
-def _quicken(processor: Any) -> None:
-    quicken(processor, find_grid=grid, tokens_of=lambda frames: -(-frames // 8))
+def _quicken(processor: Any) -> Any:
+    return quicken(processor, find_grid=grid, tokens_of=lambda frames: -(-frames // 8), audio_token=200_011)
 
 
 def _fast_sounds(processor: Any) -> FastSounds:
@@ -71,7 +71,7 @@ def test_a_part_that_differs_leaves_the_checkpoints_own(
 ) -> None:
     """The log says which, and the other part is replaced all the same."""
     own = strange(processor.image_processor)
-    processor = SimpleNamespace(image_processor=own, audio_processor=processor.audio_processor)
+    processor.image_processor = own
 
     _quicken(processor)
 
@@ -118,6 +118,56 @@ def test_sounds_of_one_prompt_may_differ_in_length(processor: Any) -> None:
         heard = log_mel(torch.from_numpy(sound))
         assert heard.shape == (frames, 80)
         assert torch.equal(features(rows[:frames]), heard)
+
+
+def test_sound_in_16_bits_is_laid_out_like_the_same_in_floats(processor: Any) -> None:
+    """Preparation keeps it in 16 bits; other callers have floats."""
+    sound = np.random.default_rng(4).integers(-32_768, 32_768, 7_777).astype(np.int16)
+    fast = _fast_sounds(processor)
+
+    (kept,), (converted,) = fast.laid_out([(sound, 16_000)]), fast.laid_out([(as_floats(sound), 16_000)])
+
+    assert torch.equal(kept, converted)
+
+
+def test_sounds_alone_need_no_call_of_the_checkpoint(processor: Any) -> None:
+    """Each is as long as it is, and stands in the text as often as the checkpoint's own call puts it there."""
+    sounds = [(np.random.default_rng(5).integers(-9, 9, n).astype(np.int16), 16_000) for n in (400, 5_000, 16_077)]
+    text = "<|audio_1|><|audio_2|><|audio_3|>"
+    expected = processor(text=text, audios=[(as_floats(sound), rate) for sound, rate in sounds])
+
+    quickened = _quicken(processor)
+    got = quickened(text=text, audios=sounds)
+
+    assert got["input_ids"].tolist() == expected["input_ids"].tolist()
+    assert (len(got["input_audio_embeds"]), list(got["image_sizes"])) == (3, [])
+    for number, theirs in enumerate(expected["input_audio_embeds"]):
+        frames = (len(sounds[number][0]) - 400) // 160 + 1
+        torch.testing.assert_close(
+            features(got["input_audio_embeds"][number, :frames]), theirs[:frames], rtol=0, atol=0.02
+        )
+
+
+def test_other_prompts_are_left_to_the_checkpoint(processor: Any) -> None:
+    """Words between sounds, and pictures beside them."""
+    quickened, sound = _quicken(processor), (np.zeros(1_000, np.int16), 16_000)
+
+    words = quickened(text="Hear <|audio_1|>", audios=[sound])
+    both = quickened(text="<|image_1|><|audio_1|>", images=[Image.new("RGB", (448, 448))], audios=[sound])
+
+    assert words["input_audio_embeds"].shape == both["input_audio_embeds"].shape
+    assert words["input_ids"].shape[1] > 1
+    assert len(both["image_sizes"]) == 1
+
+
+def test_a_checkpoint_that_hears_otherwise_gets_floats(processor: Any) -> None:
+    """Its own sound part stays in place then, and knows no other numbers."""
+    own, heard = processor.audio_processor, []
+    processor.audio_processor = lambda audios: heard.extend(audios) or own(audios) | {"audio_embed_sizes": [0]}
+
+    _quicken(processor)(text="<|audio_1|>", audios=[(np.full(1_000, 16_384, np.int16), 16_000)])
+
+    assert (heard[-1][0].dtype, heard[-1][0][0]) == (np.float32, 0.5)
 
 
 @pytest.mark.parametrize(

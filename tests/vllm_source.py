@@ -36,6 +36,7 @@ TAKEN: dict[str, dict[str, set[str]]] = {
         "MMEncoderAttention": {"_fa_version", "is_flash_attn_backend"}
     },
     "vllm.model_executor.models.phi4mm": {
+        "": {"_AUDIO_PLACEHOLDER_TOKEN_ID"},
         "Phi4MMForCausalLM": {"embed_tokens_extend", "vision_encoder"},
         "Phi4MMForCausalLM._process_audio_input": {"audio_input", "audio_projection_mode"},
         "Phi4MMForCausalLM._process_image_input": {"image_input"},

@@ -9,7 +9,7 @@ import wave
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from phi4.store import Piece
 from phi4.store.work import Outcome
 from phi4.tracing import OFF, Tracing
 from worker.deltas import Deltas
-from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
+from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Sound, Task, TranscribeClip, Turn
 from worker.in_flight import Held
 from worker.media import images
 
@@ -143,7 +143,7 @@ class Infer:
     def _turns(self, chat: ChatParams, media: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Turn, ...]:
         """Put each input where the messages have it: a document as all its pages, a recording as all its clips."""
 
-        def pieces(part: ChatPart) -> Iterator[str | Image | NDArray[np.float32]]:
+        def pieces(part: ChatPart) -> Iterator[str | Image | Sound]:
             if part.input is None:
                 yield part.text or ""
                 return
@@ -154,11 +154,10 @@ class Infer:
         return tuple(Turn(m.role, tuple(chain.from_iterable(map(pieces, m.content)))) for m in chat.messages)
 
 
-def _samples(clip: bytes) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _samples(clip: bytes) -> NDArray[np.int16]:
     """Read a clip as preparation wrote it: mono 16-bit WAV."""
     with wave.open(io.BytesIO(clip)) as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    return cast("np.ndarray[tuple[int], np.dtype[np.float32]]", pcm.astype(np.float32) / 32768.0)
+        return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
 
 
 def _usage(part: Unit, answer: Answer) -> dict[str, float]:

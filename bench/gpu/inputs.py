@@ -39,7 +39,7 @@ class Sample:
         """What preparation makes of the file, for the engine alone."""
         if self.job_type == "ocr":
             return ReadPage(images.decode(self.content))
-        return TranscribeClip(soundfile.read(io.BytesIO(self.content), dtype="float32")[0])
+        return TranscribeClip(soundfile.read(io.BytesIO(self.content), dtype="int16")[0])
 
 
 class Inputs:

@@ -14,7 +14,8 @@ from bench.gpu.inputs import Sample
 from phi4.settings import Settings
 from worker.engines import vllm_start
 from worker.engines.event_loop import EventLoop
-from worker.engines.phi4 import SAMPLE_RATE, Prompt, prompt_for
+from worker.engines.phi4 import Prompt, prompt_for
+from worker.engines.vllm_prompts import Rendering
 
 _numbers = count()
 _T = TypeVar("_T")
@@ -33,9 +34,17 @@ class Raw:
     """An AsyncLLM with both adapters, asked from one event loop; prompts are rendered in threads."""
 
     def __init__(
-        self, llm: Any, adapters: Mapping[str, Any], loop: EventLoop, *, render_threads: int, max_model_len: int
+        self,
+        llm: Any,
+        adapters: Mapping[str, Any],
+        loop: EventLoop,
+        prompts: Rendering,
+        *,
+        render_threads: int,
+        max_model_len: int,
     ) -> None:
         self._llm, self._adapters, self._loop = llm, adapters, loop
+        self.prompts = prompts
         self._threads = ThreadPoolExecutor(render_threads)
         self._max_model_len = max_model_len
 
@@ -49,7 +58,8 @@ class Raw:
         except BaseException:
             loop.close()
             raise
-        raw = cls(llm, adapters, loop, render_threads=render_threads, max_model_len=settings.max_model_len)
+        prompts = Rendering(llm, in_16_bits=vllm_start.kind(settings)["tuned"])
+        raw = cls(llm, adapters, loop, prompts, render_threads=render_threads, max_model_len=settings.max_model_len)
         return raw, time.monotonic() - began
 
     def close(self) -> None:
@@ -116,7 +126,7 @@ class Raw:
             output_kind=RequestOutputKind.FINAL_ONLY,
             **more,
         )
-        inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self._render, prompt)
+        inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self.prompts.render, prompt)
         if before:
             inputs["prompt_token_ids"] = [*inputs["prompt_token_ids"], *before]
         final = None
@@ -128,16 +138,6 @@ class Raw:
         if written != tokens:
             raise RuntimeError(f"{written} tokens instead of {tokens}")
         return final
-
-    def _render(self, prompt: Prompt) -> Any:
-        from vllm.renderers.inputs.preprocess import parse_model_prompt
-
-        media: dict[str, Any] = {"image": list(prompt.images)} if prompt.images else {}
-        if prompt.clips:
-            media = {"audio": [(clip, SAMPLE_RATE) for clip in prompt.clips]}
-        raw = {"prompt": prompt.text, "multi_modal_data": media}
-        (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
-        return inputs
 
 
 def _told(tokens: Sequence[int], logprobs: Sequence[Mapping[int, Any]]) -> Told:

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+#: Mono sound at 16 kHz: 16 bits a sample, as preparation keeps it, or float32 in [-1, 1].
+Sound = NDArray[np.int16] | NDArray[np.float32]
+FULL_SCALE = 32_768  #: what 1.0 is in 16 bits
 Modality = Literal["vision", "speech", "text"]
 Detail = Literal["auto", "low", "high"]
 
@@ -42,9 +45,9 @@ class AskImages:
 
 @dataclass(frozen=True, slots=True)
 class TranscribeClip:
-    """Write down, or translate, one clip of at most 30 s. `samples`: mono float32 in [-1, 1] at 16 kHz."""
+    """Write down, or translate, one clip of at most 30 s."""
 
-    samples: NDArray[np.float32]
+    samples: Sound
     task: Literal["transcribe", "translate"] = "transcribe"
     language: str | None = None
     target_language: str = "en"
@@ -57,7 +60,7 @@ class Turn:
     """One turn of a conversation: words, images (upright RGB) and clips (as in `TranscribeClip`), in order."""
 
     role: Literal["system", "user", "assistant"]
-    content: tuple[str | Image | NDArray[np.float32], ...]
+    content: tuple[str | Image | Sound, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,13 @@ class Chat:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+
+
+def as_floats(sound: Sound) -> NDArray[np.float32]:
+    """Give sound in float32, in [-1, 1]."""
+    if sound.dtype == np.int16:
+        return np.divide(sound, FULL_SCALE, dtype=np.float32)
+    return np.ascontiguousarray(sound, np.float32)
 
 
 Task = ReadPage | AskImages | TranscribeClip | Chat

@@ -11,7 +11,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from phi4.errors import Cancelled, CannotAnswer, EngineDead, EngineError
 from worker.engines.asr import ClipWriter, probe_clip
-from worker.engines.base import Answer, AskImages, Call, Chat, Modality, ReadPage, Task, TranscribeClip, Turn
+from worker.engines.base import (
+    Answer,
+    AskImages,
+    Call,
+    Chat,
+    Modality,
+    ReadPage,
+    Task,
+    TranscribeClip,
+    Turn,
+    as_floats,
+)
 from worker.engines.filled_schema import check, fill
 from worker.engines.layout import Page
 from worker.engines.markdown import to_markdown
@@ -116,7 +127,7 @@ def _transcribe(task: TranscribeClip, loaded: _Loaded) -> Answer:
         raise CannotAnswer("The cpu engine cannot translate; it writes down English speech in English.")
     if task.language not in (None, "en"):
         raise CannotAnswer(f'The cpu engine understands English speech only, and `language` is "{task.language}".')
-    spans = loaded.clips.write_down(np.ascontiguousarray(task.samples, np.float32))
+    spans = loaded.clips.write_down(as_floats(task.samples))
     return Answer(" ".join(span.text for span in spans), spans=spans, language="en")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm.model_executor.models.phi4mm import (
+    _AUDIO_PLACEHOLDER_TOKEN_ID,
     Phi4MMDummyInputsBuilder,
     Phi4MMForCausalLM,
     Phi4MMMultiModalProcessor,
@@ -34,10 +35,13 @@ class FastInfo(Phi4MMProcessingInfo):  # type: ignore[misc]
     """The checkpoint's processor with our parts in it."""
 
     def get_hf_processor(self, **settings: Any) -> Any:
-        """The checkpoint's own, which vLLM makes once."""
-        processor = super().get_hf_processor(**settings)
-        quicken(processor, find_grid=self._find_grid, tokens_of=self._compute_audio_embed_size)
-        return processor
+        """Make it of the checkpoint's own, of which vLLM keeps one."""
+        return quicken(
+            super().get_hf_processor(**settings),
+            find_grid=self._find_grid,
+            tokens_of=self._compute_audio_embed_size,
+            audio_token=_AUDIO_PLACEHOLDER_TOKEN_ID,
+        )
 
     def _find_grid(self, width: int, height: int) -> tuple[int, int]:
         # vLLM's own, by which it counts a picture's tokens.
@@ -54,7 +58,7 @@ class FastProcessor(Phi4MMMultiModalProcessor):  # type: ignore[misc]
         for name in ("image_sizes", "image_attention_mask", "num_img_tokens"):
             fields[name] = MultiModalFieldConfig.batched("image", keep_on_cpu=True)
         pictures, clips = (len(hf_inputs.get(name, ())) for name in ("image_sizes", _SOUNDS))
-        hf_inputs[_BESIDE_PICTURES] = torch.full((clips,), pictures > 0)
+        hf_inputs[_BESIDE_PICTURES] = [int(pictures > 0)] * clips  # no tensors, see `fast_sounds`
         fields[_BESIDE_PICTURES] = MultiModalFieldConfig.batched("audio", keep_on_cpu=True)
         return fields
 
@@ -89,10 +93,9 @@ class FastPhi4MM(Phi4MMForCausalLM):  # type: ignore[misc]
         clips, beside = audio_input.get("audio_features"), self._beside_pictures
         if clips is None or beside is None:
             return super()._process_audio_input(audio_input, audio_projection_mode)
-        flags = [bool(flag) for flag in torch.as_tensor(beside).flatten().tolist()]
         embedded: list[Any] = [None] * len(clips)
-        for flag in set(flags):
-            numbers = [number for number, its in enumerate(flags) if its == flag]
+        for flag in set(beside):
+            numbers = [number for number, its in enumerate(beside) if its == flag]
             made = self._embed_clips([clips[number] for number in numbers], "vision" if flag else "speech")
             for number, tokens in zip(numbers, made, strict=True):
                 embedded[number] = tokens

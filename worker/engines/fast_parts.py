@@ -16,24 +16,30 @@ from PIL import Image
 from torch import Tensor
 
 from worker.engines import fast_pictures, fast_sounds
+from worker.engines.fast_calls import FastCalls
 from worker.engines.fast_crops import FastCrops
 from worker.engines.fast_sounds import SAMPLE_RATE, FastSounds
 
 _log = logging.getLogger(__name__)
-_TRIED = "_phi4_parts_tried"
+_TRIED = "_phi4_quickened"
 #: Of pixels from -1 to 1, and of the logarithms of sound.
 _CLOSE = 0.02
 
 
 def quicken(
-    processor: Any, *, find_grid: Callable[[int, int], tuple[int, int]], tokens_of: Callable[[int], int]
-) -> None:
-    """Replace the parts of a processor that ours equal; once for each processor."""
-    if getattr(processor, _TRIED, False):
-        return
-    setattr(processor, _TRIED, True)
-    _replace(processor, "image_processor", FastCrops(processor.image_processor, find_grid), same_pictures)
-    _replace(processor, "audio_processor", FastSounds(processor.audio_processor, tokens_of), same_sounds)
+    processor: Any,
+    *,
+    find_grid: Callable[[int, int], tuple[int, int]],
+    tokens_of: Callable[[int], int],
+    audio_token: int,
+) -> Any:
+    """Replace the parts of a processor that ours equal, once for each, and give what is to be called in its place."""
+    if (quickened := getattr(processor, _TRIED, None)) is None:
+        _replace(processor, "image_processor", FastCrops(processor.image_processor, find_grid), same_pictures)
+        _replace(processor, "audio_processor", FastSounds(processor.audio_processor, tokens_of), same_sounds)
+        quickened = FastCalls(processor, audio_token)
+        setattr(processor, _TRIED, quickened)
+    return quickened
 
 
 def _replace(processor: Any, name: str, ours: Any, is_same: Callable[[Any, Any], bool]) -> None:

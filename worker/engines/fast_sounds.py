@@ -1,7 +1,9 @@
 """Sound for Phi-4-multimodal: samples until they are on the GPU, and log-mel features there.
 
 The first half stands in the checkpoint's own processor in place of its sound part, which takes 65 ms of processor time
-for a clip of 30 s (bench/NOTES.md), and in the worker all threads wait for one interpreter meanwhile.
+for a clip of 30 s, and in the worker all threads wait for one interpreter meanwhile. It leaves torch alone as far as it
+can: torch hands the interpreter to another thread in each operation, and has to wait until it gets it back, 2 to 3 ms
+in a full worker (bench/NOTES.md).
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.audio_utils import mel_filter_bank
 
+from worker.engines.base import FULL_SCALE, Sound
+
 SAMPLE_RATE = 16_000
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _BINS = 80
 _HIGHEST = 7_690.0  #: Hz
 _PREEMPHASIS = 0.97
-_FULL_SCALE = 32_768
 
 
 class FastSounds:
@@ -30,7 +33,7 @@ class FastSounds:
 
     def __init__(self, theirs: Any, tokens_of: Callable[[int], int]) -> None:
         self._theirs = theirs
-        self._tokens_of = tokens_of  #: how many tokens so many frames become
+        self.tokens_of = tokens_of  #: how many tokens so many frames become
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._theirs, name)
@@ -41,17 +44,21 @@ class FastSounds:
         `input_audio_embeds`: sounds × rows × columns, 16-bit samples, a row for each frame of 10 ms, filled up;
         `audio_embed_sizes`: tokens of each. Raises `ValueError`.
         """
+        rows = self.laid_out(audios)
+        return {
+            "input_audio_embeds": pad_sequence(rows, batch_first=True),
+            "audio_embed_sizes": torch.tensor([self.tokens_of(len(sound)) for sound in rows]),
+        }
+
+    def laid_out(self, audios: Sequence[tuple[Sound, int]]) -> list[Tensor]:
+        """Lay out each sound by itself: a row for each frame, as many columns for all. Raises `ValueError`."""
         if strange := {rate for _, rate in audios} - {SAMPLE_RATE}:
             raise ValueError(f"sound must have {SAMPLE_RATE} samples a second, not {strange}")
         frames = [_frames_in(len(samples)) for samples, _ in audios]
         if min(frames) < 1:
             raise ValueError(f"sound must have {_WINDOW} samples at least")
         columns = max(-(-_samples_in(count) // count) for count in frames)
-        rows = [_laid_out(samples, count, columns) for (samples, _), count in zip(audios, frames, strict=True)]
-        return {
-            "input_audio_embeds": pad_sequence(rows, batch_first=True),
-            "audio_embed_sizes": torch.tensor([self._tokens_of(count) for count in frames]),
-        }
+        return [_laid_out(samples, count, columns) for (samples, _), count in zip(audios, frames, strict=True)]
 
 
 def features(rows: Tensor) -> Tensor:
@@ -71,13 +78,20 @@ def log_mel(samples: Tensor) -> Tensor:
     return (power @ mel).clamp_(min=1.0).log_()
 
 
-def _laid_out(samples: NDArray[np.float32], frames: int, columns: int) -> Tensor:
+def _laid_out(samples: Sound, frames: int, columns: int) -> Tensor:
     """Lay samples out over as many rows as there are frames: vLLM cuts off what comes after them."""
-    sound = torch.from_numpy(np.ascontiguousarray(samples, np.float32)[: _samples_in(frames)])
-    rows = torch.zeros(frames * columns, dtype=torch.int16)
-    # Preparation writes 16 bits: of its clips nothing is lost.
-    rows[: len(sound)] = (sound * _FULL_SCALE).round_().clamp_(-_FULL_SCALE, _FULL_SCALE - 1).to(torch.int16)
-    return rows.view(frames, columns)
+    sound = _in_16_bits(samples[: _samples_in(frames)])
+    # Bytes that are copied by Python itself: numpy, too, gives the interpreter away for so many numbers.
+    laid_out = bytearray(frames * columns * sound.itemsize)
+    laid_out[: sound.nbytes] = sound.data.cast("B")
+    return torch.from_numpy(np.frombuffer(laid_out, np.int16).reshape(frames, columns))
+
+
+def _in_16_bits(sound: Sound) -> NDArray[np.int16]:
+    """Give sound as preparation writes it: of its clips nothing is lost."""
+    if sound.dtype == np.int16:
+        return np.ascontiguousarray(sound, np.int16)
+    return np.clip(np.rint(sound * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def _frames_in(samples: int) -> int:

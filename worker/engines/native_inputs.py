@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from worker.engines.base import as_floats
 from worker.engines.crops import image_tokens
 from worker.engines.phi4 import SAMPLE_RATE, Prompt
 from worker.engines.tiles import tiles
@@ -30,7 +31,8 @@ class Renderer:
         """
         media: dict[str, Any] = tiles(prompt.images) if prompt.images else {}
         if prompt.clips:
-            media |= self._extractor(list(prompt.clips), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+            clips = [as_floats(clip) for clip in prompt.clips]
+            media |= self._extractor(clips, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         sizes = {
             "image": iter([image_tokens(*image.size) for image in prompt.images]),
             "audio": iter([int(size) for size in media.get("audio_embed_sizes", ())]),

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Image
 
 from phi4.errors import AudioTooShort, CannotAnswer, ImageTooSmall, PromptTooLong
-from worker.engines.base import AskImages, Chat, Detail, ReadPage, Task, TranscribeClip, Turn
+from worker.engines.base import AskImages, Chat, Detail, ReadPage, Sound, Task, TranscribeClip, Turn
 from worker.engines.crops import DETAIL_CROPS, fit, fitted, image_tokens
 
 #: What ends an answer: `<|end|>` and `<|endoftext|>`.
@@ -65,7 +64,6 @@ RETRY_TEMPERATURES = (0.3, 0.6)
 _DENSE = re.compile(r"[\u2e80-\ud7ff\uf900-\ufaff]")
 
 Adapter = Literal["vision", "speech"]
-Clip = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Prompt:
 
     text: str
     images: tuple[Image, ...] = ()
-    clips: tuple[Clip, ...] = ()
+    clips: tuple[Sound, ...] = ()
     #: None asks the plain language model.
     adapter: Adapter | None = None
     max_tokens: int = 1024
@@ -132,7 +130,7 @@ def count_tokens(prompt: Prompt, of_words: Callable[[str], int]) -> int:
     return pictures + sum(map(_audio_tokens, prompt.clips)) + of_words(_PLACEHOLDER.sub("", prompt.text))
 
 
-def _audio_tokens(clip: Clip) -> int:
+def _audio_tokens(clip: Sound) -> int:
     return int(len(clip) / SAMPLE_RATE * _AUDIO_TOKENS_PER_SECOND)
 
 
@@ -224,12 +222,12 @@ def _turns(turns: Sequence[Turn]) -> str:
     """Spell the turns; media get their numbers in the order they come in."""
     seen = {"image": 0, "audio": 0}
 
-    def placeholder(part: Image | Clip) -> str:
+    def placeholder(part: Image | Sound) -> str:
         kind = "image" if isinstance(part, Image) else "audio"
         seen[kind] += 1
         return f"<|{kind}_{seen[kind]}|>"
 
-    def spell(content: tuple[str | Image | Clip, ...]) -> Iterator[str]:
+    def spell(content: tuple[str | Image | Sound, ...]) -> Iterator[str]:
         words = ""
         for part in content:
             if isinstance(part, str):
@@ -308,7 +306,7 @@ def _steps(sizes: Sequence[tuple[int, int]], detail: Detail) -> list[tuple[int, 
     return steps
 
 
-def _check_clip(clip: Clip) -> None:
+def _check_clip(clip: Sound) -> None:
     if (seconds := len(clip) / SAMPLE_RATE) < MIN_AUDIO_SECONDS:
         raise AudioTooShort(f"The clip is {seconds:.3f} s long; the model needs at least {MIN_AUDIO_SECONDS} s.")
 

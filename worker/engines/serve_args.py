@@ -20,6 +20,9 @@ KV_BLOCK = 128
 #: Short prompts that enter a busy batch together, and tokens of prompts that need no company: eight clips, or one page,
 #: which fills a step alone (worker/engines/gathering.py).
 ENOUGH_PROMPTS, ENOUGH_TOKENS = 8, 3_000
+#: Steps of up to so many tokens run as recorded graphs: one clip of 30 s takes 390, beside up to 96 answers. vLLM's own
+#: limit, two for each answer, leaves every step that reads a clip to Python (bench/NOTES.md).
+LARGEST_GRAPH = 512
 #: Tokens that come together; the first comes at once.
 STREAM_INTERVAL = 4
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
@@ -75,6 +78,7 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: boo
         *("--scheduling-policy", "priority"),
         *(("--scheduler-cls", "worker.engines.gathering.Gathering") if tuned else ()),
         *(("--block-size", str(KV_BLOCK)) if tuned and not on_cpu else ()),
+        *(_graph_args(settings) if tuned and not on_cpu else ()),
         *(_adapter_args(checkpoint, on_cpu=on_cpu) if settings.serve == "all" else ()),
         *(("--quantization", "fp8") if settings.fp8 in ("weights", "all") else ()),
         *(("--kv-cache-dtype", "fp8") if settings.fp8 in ("cache", "all") else ()),
@@ -92,6 +96,13 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: boo
         *("--shutdown-timeout", str(int(settings.drain_seconds))),
         *shlex.split(settings.extra_serve_args),
     ]
+
+
+def _graph_args(settings: Settings) -> list[str]:
+    # Pages fill larger steps. Beside other words on graphs vLLM would take ours for a contradiction.
+    if settings.serve != "speech" or "cudagraph" in settings.extra_serve_args:
+        return []
+    return ["--max-cudagraph-capture-size", str(LARGEST_GRAPH)]
 
 
 def _adapter_args(checkpoint: Path, *, on_cpu: bool) -> list[str]:

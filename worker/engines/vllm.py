@@ -1,4 +1,4 @@
-"""The production engine: Phi-4-multimodal in vLLM's AsyncLLM; this file and `vllm_start` are all that know vLLM.
+"""The production engine: Phi-4-multimodal in vLLM's AsyncLLM; this file, `vllm_start` and `vllm_prompts` know vLLM.
 
 AsyncLLM lives on an event loop of its own inside the worker and drives EngineCore, its child process. A prompt is
 prepared in the thread that brings the task (a page takes 0.1 s), never on that loop. The names used here are the same
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,6 @@ from worker.engines.base import Answer, Call, Modality, Task
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
 from worker.engines.phi4 import (
-    SAMPLE_RATE,
     STOP_TOKEN_IDS,
     Prompt,
     count_tokens,
@@ -43,6 +41,7 @@ from worker.engines.phi4 import (
 )
 from worker.engines.probe import probe
 from worker.engines.serve_args import media_limits
+from worker.engines.vllm_prompts import Rendering
 from worker.engines.vllm_start import first_line
 
 #: Threads that prepare prompts at once. Three make 140 clips or 50 pages a second; more only wait for the interpreter,
@@ -78,6 +77,7 @@ class VllmEngine:
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
         self._llm: Any = None
+        self._prompts: Any = None
         self._counting: Any = None
 
     # -- life
@@ -93,6 +93,7 @@ class VllmEngine:
         except EngineUnavailable:
             self.stop()
             raise
+        self._prompts = Rendering(self._llm, in_16_bits=vllm_start.kind(self._settings)["tuned"])
         stage("probing")
         probe(self, self._settings.serve)
 
@@ -104,7 +105,7 @@ class VllmEngine:
     def stop(self) -> None:
         """End EngineCore and free the card; stopping twice does no harm."""
         loop, llm = self._loop, self._llm
-        self._loop = self._llm = None
+        self._loop = self._llm = self._prompts = None
         if loop is None:
             return
         if llm is not None:
@@ -165,26 +166,13 @@ class VllmEngine:
 
     def _render(self, prompt: Prompt, call: Call) -> Any:
         """Turn a prompt into tokens and tensors, in the calling thread."""
-        from vllm.renderers.inputs.preprocess import parse_model_prompt
-
-        media: dict[str, Any] = {}
-        if prompt.images:
-            media["image"] = list(prompt.images)
-        if prompt.clips:
-            media["audio"] = [(clip, SAMPLE_RATE) for clip in prompt.clips]
-        raw: dict[str, Any] = {"prompt": prompt.text} | ({"multi_modal_data": media} if media else {})
-        if prompt.images and prompt.clips:
-            # Another name than alone: beside pictures a clip is projected otherwise, and vLLM keeps what it embedded.
-            named = [f"{hashlib.sha256(clip.tobytes()).hexdigest()}-beside-pictures" for clip in prompt.clips]
-            raw["multi_modal_uuids"] = {"audio": named}
         with self._turn_to_render(call):
             try:
-                (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
+                return self._prompts.render(prompt)
             except Exception as error:
                 if _TOO_LONG in str(error):
                     raise too_long(self._count(prompt), self._settings.max_model_len) from error
                 raise self._translate(error) from error
-        return inputs
 
     def _count(self, prompt: Prompt) -> int:
         """Count a prompt's tokens to the end, while vLLM's own count stops at what it takes."""

@@ -1,0 +1,53 @@
+"""Turns prompts into what vLLM's AsyncLLM takes: token ids, and tensors of their media."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from worker.engines.base import as_floats
+from worker.engines.phi4 import SAMPLE_RATE, Prompt
+
+#: Texts whose tokens are kept, and how long they may be: those of recordings and pages are a handful.
+_TEXTS, _LONGEST = 256, 1_000
+
+
+class Rendering:
+    """The renderer of an AsyncLLM; for many threads at once.
+
+    `in_16_bits`: whether its model is ours, which takes sound as preparation keeps it.
+    """
+
+    def __init__(self, llm: Any, *, in_16_bits: bool) -> None:
+        self._llm = llm
+        self._in_16_bits = in_16_bits
+        self._kept_tokens = lru_cache(_TEXTS)(self._tokens)
+
+    def render(self, prompt: Prompt) -> Any:
+        """Give what `AsyncLLM.generate` takes, in the calling thread; raises what vLLM raises."""
+        media: dict[str, Any] = {}
+        if prompt.images:
+            media["image"] = list(prompt.images)
+        if prompt.clips:
+            clips = prompt.clips if self._in_16_bits else map(as_floats, prompt.clips)
+            media["audio"] = [(clip, SAMPLE_RATE) for clip in clips]
+        if not media:
+            return self._rendered({"prompt": prompt.text})
+        tokens = self._kept_tokens if len(prompt.text) <= _LONGEST else self._tokens
+        raw: dict[str, Any] = {"prompt_token_ids": list(tokens(prompt.text)), "multi_modal_data": media}
+        if prompt.images and prompt.clips:
+            # Another name than alone: beside pictures a clip is projected otherwise, and vLLM keeps what it embedded.
+            named = [f"{hashlib.sha256(clip.tobytes()).hexdigest()}-beside-pictures" for clip in prompt.clips]
+            raw["multi_modal_uuids"] = {"audio": named}
+        return self._rendered(raw)
+
+    def _tokens(self, text: str) -> Sequence[int]:
+        return tuple(self._rendered({"prompt": text})["prompt_token_ids"])
+
+    def _rendered(self, raw: dict[str, Any]) -> Any:
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+        (inputs,) = self._llm.renderer.render_cmpl([parse_model_prompt(self._llm.model_config, raw)])
+        return inputs
