@@ -18,8 +18,8 @@ class Size:
     in_flight: int = 96
     number: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 1536})  #: after a warm-up
     mixed: dict[str, int] = field(default_factory=lambda: {"pages": 144, "clips": 144})
-    #: Clips are done five times as fast, and both are to go on for about a minute.
-    side_by_side: dict[str, int] = field(default_factory=lambda: {"pages": 288, "clips": 1440})
+    #: Clips are done five times as fast, and both are to go on for about half a minute.
+    side_by_side: dict[str, int] = field(default_factory=lambda: {"pages": 144, "clips": 720})
     judged: int = 32  #: of each kind
     judge: str = _JUDGE  #: more arguments of engines that judge
     other: dict[str, Any] = field(default_factory=lambda: {"fp8": "all"})  #: the precision that is compared
