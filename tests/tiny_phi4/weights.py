@@ -3,7 +3,8 @@
 The last hidden channel says "printable": it stays at `_PRINTABLE` along the residual stream, and the rows of the tied
 embedding hold a negative number there for ids without a token. So greedy and random sampling alike stay within the
 tokens that the tokenizer knows, mostly letters. Embeddings are quiet and layers loud, else the model would repeat its
-last token.
+last token. Loud layers pass rounding on, though, until nothing of an answer is left (bench/NOTES.md): calm ones are for
+comparing precisions.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ class RandomTensors:
         self.made[f"{name}.2.bias"][-1] = _PRINTABLE
 
 
-def model_weights(sizes: Sizes, seed: int) -> Tensors:
+def model_weights(sizes: Sizes, seed: int, *, calm: bool = False) -> Tensors:
     """Every weight of the model, named as in the published checkpoint."""
     tensors = RandomTensors(seed)
-    _decoder(tensors, sizes)
+    _decoder(tensors, sizes, calm=calm)
     _vision(tensors, sizes)
     _audio(tensors, sizes)
     return tensors.made
@@ -86,14 +87,14 @@ def adapter_weights(decoder: Decoder, rank: int, seed: int) -> Tensors:
     return tensors.made
 
 
-def _decoder(tensors: RandomTensors, sizes: Sizes) -> None:
+def _decoder(tensors: RandomTensors, sizes: Sizes, *, calm: bool) -> None:
     decoder = sizes.decoder
     tensors.made["model.embed_tokens.weight"] = _embedding(tensors, decoder.hidden)
     for number in range(decoder.layers):
         layer = f"model.layers.{number}"
         for projection, (rows, columns) in decoder.projections.items():
             weight = tensors.normal(f"{layer}.{projection}.base_layer.weight", rows, columns)
-            weight *= _GAINS.get(projection, _LAYER_GAIN)
+            weight *= 1.0 if calm else _GAINS.get(projection, _LAYER_GAIN)
             if projection in _INTO_RESIDUAL:
                 weight[-1] = 0
             # The published shards hold both adapters as well; vLLM drops them there.
