@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from phi4.errors import EngineUnavailable
-from tests.conftest import ROOT
+from tests.conftest import ROOT, eventually
 from worker.engines import claim as claiming
-from worker.engines.claim import claim
+from worker.engines.claim import claim, loading_alone
 from worker.engines.gpu import Card
 
 GB = 1 << 30
@@ -99,3 +100,36 @@ def test_with_no_more_cards_than_needed_there_is_nothing_to_share(tmp_path: Path
     assert claim(cards, 1, tmp_path) == tuple(cards)
     assert claim(cards, 1, tmp_path) == tuple(cards)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+
+
+def test_workers_that_share_a_card_load_one_after_the_other(tmp_path: Path) -> None:
+    """vLLM would take the other's memory for its own; the second says what it waits for."""
+    order: list[str] = []
+
+    def second() -> None:
+        with loading_alone(CARDS[:2], tmp_path, order.append):
+            order.append("second")
+
+    with loading_alone(CARDS[1:3], tmp_path, order.append):
+        other = threading.Thread(target=second)
+        other.start()
+        eventually(lambda: order)
+        order.append("first is done")
+    other.join(10)
+
+    assert order == ["waiting for the GPU", "first is done", "loading", "second"]
+
+
+def test_workers_with_cards_of_their_own_load_at_once(tmp_path: Path) -> None:
+    """Nobody waits for a stranger's card; without cards there is nothing to wait for."""
+    told: list[str] = []
+
+    with (
+        loading_alone(CARDS[:1], tmp_path, told.append),
+        loading_alone(CARDS[1:], tmp_path, told.append),
+        loading_alone([], tmp_path / "none", told.append),
+    ):
+        pass
+
+    assert told == []
+    assert not (tmp_path / "none").exists()

@@ -1,10 +1,14 @@
-"""Takes GPUs for this worker alone, so that workers of one machine can be started alike, each on its own cards."""
+"""Takes GPUs for this worker alone, so that workers of one machine can be started alike, each on its own cards.
+
+Several may also live on one card, but load their models one after the other.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +30,7 @@ def claim(cards: Sequence[Card], count: int, folder: Path) -> tuple[Card, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     taken: list[tuple[Card, IO[str]]] = []
     for card in cards:
-        if len(taken) < count and (lock := _lock(folder / f"{card.uuid}.lock")) is not None:
+        if len(taken) < count and (lock := _lock_for_good(folder / f"{card.uuid}.lock")) is not None:
             taken.append((card, lock))
     if len(taken) < count:
         for _, lock in taken:
@@ -43,12 +47,41 @@ def claim(cards: Sequence[Card], count: int, folder: Path) -> tuple[Card, ...]:
     return mine
 
 
+@contextlib.contextmanager
+def loading_alone(cards: Sequence[Card], folder: Path, stage: Callable[[str], None]) -> Iterator[None]:
+    """Let no other worker load a model onto these cards during the block; waits as long as one does.
+
+    vLLM measures how much of a card it may take, and counts what others take meanwhile as its own.
+    """
+    with contextlib.ExitStack() as stack:
+        if cards:
+            folder.mkdir(parents=True, exist_ok=True)
+        for card in sorted(cards, key=lambda card: card.uuid):  # in one order for all: none waits for one that waits
+            stack.enter_context(_lock_in_turn(folder / f"{card.uuid}.loading", stage))
+        yield
+
+
+def _lock_in_turn(path: Path, stage: Callable[[str], None]) -> IO[str]:
+    if (file := _lock(path)) is None:
+        stage("waiting for the GPU")
+        file = path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        stage("loading")
+    return file
+
+
 def _lock(path: Path) -> IO[str] | None:
     file = path.open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
+        return None
+    return file
+
+
+def _lock_for_good(path: Path) -> IO[str] | None:
+    if (file := _lock(path)) is None:
         return None
     # `phi4 serve` becomes vLLM's server, which goes on holding them; children are given no files all the same.
     os.set_inheritable(file.fileno(), True)

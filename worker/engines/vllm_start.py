@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 from phi4.errors import EngineUnavailable
 from phi4.settings import Settings
 from worker.engines import checkpoint, gpu, memory
-from worker.engines.claim import claim
+from worker.engines.claim import claim, loading_alone
 from worker.engines.engine_core import STAGE_FILE, STOCK_MODEL, is_tested
 from worker.engines.event_loop import EventLoop
 from worker.engines.fold import folded
@@ -35,8 +35,9 @@ def load(settings: Settings, loop: EventLoop, render_threads: int, stage: Stage)
     folder = find(settings, stage)
     stage("loading")
     arguments = engine_args(serve_args(settings, folder, **kind(settings), render_threads=render_threads))
-    check_memory(arguments, folder)
-    with tempfile.TemporaryDirectory() as told:
+    mine = gpu.cards()[: settings.tensor_parallel_size]
+    with loading_alone(mine, settings.data_dir / "gpus", stage), tempfile.TemporaryDirectory() as told:
+        check_memory(arguments, folder)
         os.environ[STAGE_FILE] = str(Path(told) / "stage")
         try:
             adapters = ADAPTERS if settings.serve == "all" else ()
