@@ -44,7 +44,7 @@ _HOW = {
 }
 #: What can be measured apart; the ratio of service and engine wants both in one run.
 GROUPS = (
-    *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "side_by_side"),
+    *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "one_worker_mixed", "side_by_side"),
     *("two_workers", "tensor_parallel"),
 )
 #: What a worker takes of a card that it shares with another one.
@@ -93,6 +93,8 @@ class Bench:
             yield from self._fp8()
         if "fp8_outputs" in groups:
             yield from self._outputs()
+        if "one_worker_mixed" in groups:
+            yield from self._one_worker()
         if "side_by_side" in groups:
             yield from self._side_by_side()
         if "two_workers" in groups:
@@ -150,11 +152,14 @@ class Bench:
                 f"{given} in 8 (PHI4_FP8=all): mean absolute change; in 16 bits again: {itself.change:.5f}",
             )
 
-    def _side_by_side(self) -> Iterator[Figure]:
-        """Both kinds at once: one worker for both, then one for each on the same card."""
+    def _one_worker(self) -> Iterator[Figure]:
+        """Both kinds at once, one worker for both."""
         with self._service() as service:
             self._warm_up(service)
             yield from self._mixed(service, "one_worker_mixed", self.size.side_by_side)
+
+    def _side_by_side(self) -> Iterator[Figure]:
+        """Both kinds at once, one worker for each on the same card."""
         with ExitStack() as stack:
             service = stack.enter_context(self._service(serve="vision", extra_serve_args=_HALF_A_CARD))
             stack.enter_context(one_more(service, self.gpus[0], PHI4_SERVE="speech"))
