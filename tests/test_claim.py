@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +104,14 @@ def test_with_no_more_cards_than_needed_there_is_nothing_to_share(tmp_path: Path
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
 
 
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """Rather than that all cards are held."""
+    (tmp_path / "gpus").write_text("no folder")
+
+    with pytest.raises(EngineUnavailable, match=r"through files in .*gpus, which does not work: .*File exists"):
+        claim(CARDS, 1, tmp_path / "gpus")
+
+
 def test_workers_that_share_a_card_load_one_after_the_other(tmp_path: Path) -> None:
     """vLLM would take the other's memory for its own; the second says what it waits for."""
     order: list[str] = []
@@ -133,3 +143,38 @@ def test_workers_with_cards_of_their_own_load_at_once(tmp_path: Path) -> None:
 
     assert told == []
     assert not (tmp_path / "none").exists()
+
+
+def test_a_process_that_was_forked_meanwhile_does_not_hold_the_card(tmp_path: Path) -> None:
+    """As EngineCore is, where vLLM is told to fork."""
+    with loading_alone(CARDS[:1], tmp_path, print):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+
+    told: list[str] = []
+    with loading_alone(CARDS[:1], tmp_path, told.append):
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert told == []
+
+
+def test_what_fails_while_loading_lets_go(tmp_path: Path) -> None:
+    """The next worker may try."""
+    with pytest.raises(EngineUnavailable), loading_alone(CARDS[:1], tmp_path, print):
+        raise EngineUnavailable("no weights")
+
+    told: list[str] = []
+    with loading_alone(CARDS[:1], tmp_path, told.append):
+        assert told == []
+
+
+def test_a_folder_that_cannot_be_used_keeps_nobody_from_loading(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Most cards have one worker."""
+    (tmp_path / "gpus").write_text("no folder")
+
+    with loading_alone(CARDS[:1], tmp_path / "gpus", print):
+        assert "Another worker may load a model onto the same GPU meanwhile" in caplog.text

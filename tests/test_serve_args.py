@@ -80,12 +80,13 @@ def test_a_worker_of_one_modality_asks_for_no_adapters(checkpoint: Path, serve: 
 @pytest.mark.parametrize(
     ("settings", "largest"),
     [
-        ({"serve": "speech"}, "512"),
+        ({"serve": "speech"}, "464"),
+        ({"serve": "speech", "max_in_flight": 96}, "496"),
         ({"serve": "vision"}, None),
         ({}, None),
         ({"serve": "speech", "extra_serve_args": "--max-cudagraph-capture-size 64"}, "64"),
         ({"serve": "speech", "extra_serve_args": "--cudagraph-capture-sizes 1 2 4"}, None),
-        ({"serve": "speech", "extra_serve_args": '-O {"cudagraph_mode":"NONE"}'}, None),
+        ({"serve": "speech", "extra_serve_args": '--compilation-config {"cudagraph_mode":"NONE"}'}, None),
     ],
 )
 def test_steps_that_read_clips_are_recorded(checkpoint: Path, settings: dict[str, Any], largest: str | None) -> None:

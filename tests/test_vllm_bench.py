@@ -51,8 +51,9 @@ def test_an_answer_that_repeats_itself_is_measured_to_its_end(fixed: Fixed) -> N
 def raw(vllm_engine: VllmEngine) -> Raw:
     """The same AsyncLLM and adapters, without the service's engine."""
     assert vllm_engine._loop is not None
-    llm, prompts = vllm_engine._llm, vllm_engine._prompts
-    return Raw(llm, vllm_engine._adapters, vllm_engine._loop, prompts, render_threads=2, max_model_len=MAX_MODEL_LEN)
+    return Raw(
+        vllm_engine._llm, vllm_engine._adapters, vllm_engine._loop, render_threads=2, max_model_len=MAX_MODEL_LEN
+    )
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,7 @@ def _layer_by_layer(tower: Any, hidden: Tensor, is_picture: Tensor) -> Tensor:
 
 
 def test_the_engine_runs_our_model(vllm_engine: Any) -> None:
-    """Its EngineCore answers with FastPhi4MM, which the plugin named."""
+    """Its EngineCore answers with FastPhi4MM, which the plugin named; so sound may stay in 16 bits."""
     from vllm import ModelRegistry
 
     engine_core.register()
@@ -282,6 +282,7 @@ def test_the_engine_runs_our_model(vllm_engine: Any) -> None:
     model, _ = ModelRegistry.resolve_model_cls(["Phi4MMForCausalLM"], vllm_engine._llm.model_config)
     assert model.__name__ == "FastPhi4MM"
     assert os.environ[engine_core.STOCK_MODEL] == "0"
+    assert vllm_engine._prompts._hears_16_bits
 
 
 def test_a_release_that_was_not_tested_runs_vllms_own_model(

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -80,6 +81,21 @@ def test_a_part_that_differs_leaves_the_checkpoints_own(
     assert "slower image_processor is used" in caplog.text
 
 
+def test_trials_may_ask_for_the_processor_that_they_try(processor: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """As vLLM does to find a grid, where few crops are allowed."""
+    asked = []
+
+    def find_grid(width: int, height: int) -> tuple[int, int]:
+        asked.append(quicken(processor, find_grid=find_grid, tokens_of=lambda frames: frames, audio_token=0))
+        return grid(width, height)
+
+    quickened = quicken(processor, find_grid=find_grid, tokens_of=lambda frames: -(-frames // 8), audio_token=0)
+
+    assert asked == [quickened]
+    assert isinstance(processor.image_processor, FastCrops)
+    assert "slower" not in caplog.text
+
+
 @pytest.mark.parametrize("size", [(448, 448), (500, 300), (1240, 1754), (37, 900), (1344, 449), (12, 20)])
 def test_pictures_of_any_shape_are_cut_alike(processor: Any, size: tuple[int, int]) -> None:
     """Sizes, masks and token counts are the checkpoint's; bytes become its numbers."""
@@ -130,13 +146,14 @@ def test_sound_in_16_bits_is_laid_out_like_the_same_in_floats(processor: Any) ->
     assert torch.equal(kept, converted)
 
 
-def test_sounds_alone_need_no_call_of_the_checkpoint(processor: Any) -> None:
+def test_sounds_alone_need_no_call_of_the_checkpoint(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is as long as it is, and stands in the text as often as the checkpoint's own call puts it there."""
     sounds = [(np.random.default_rng(5).integers(-9, 9, n).astype(np.int16), 16_000) for n in (400, 5_000, 16_077)]
     text = "<|audio_1|><|audio_2|><|audio_3|>"
     expected = processor(text=text, audios=[(as_floats(sound), rate) for sound, rate in sounds])
 
     quickened = _quicken(processor)
+    monkeypatch.setattr(type(processor), "__call__", Mock(side_effect=AssertionError("called")))
     got = quickened(text=text, audios=sounds)
 
     assert got["input_ids"].tolist() == expected["input_ids"].tolist()

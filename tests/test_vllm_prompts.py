@@ -23,6 +23,11 @@ class Renderer:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.processor = SimpleNamespace(hears_16_bits=True)
+
+    def get_mm_processor(self) -> Any:
+        """The door to the checkpoint's processor."""
+        return SimpleNamespace(info=SimpleNamespace(get_hf_processor=lambda: self.processor))
 
     def render_cmpl(self, prompts: list[Any]) -> list[dict[str, Any]]:
         """Answer one prompt."""
@@ -37,12 +42,9 @@ def renderer() -> Renderer:
     return Renderer()
 
 
-def rendering(renderer: Renderer, *, in_16_bits: bool = True) -> Rendering:
+def rendering(renderer: Renderer) -> Rendering:
     """A rendering with that renderer in its AsyncLLM."""
-    return Rendering(
-        SimpleNamespace(renderer=renderer, model_config=SimpleNamespace(is_encoder_decoder=False)),
-        in_16_bits=in_16_bits,
-    )
+    return Rendering(SimpleNamespace(renderer=renderer, model_config=SimpleNamespace(is_encoder_decoder=False)))
 
 
 def transcribe(clip: Sound) -> Prompt:
@@ -73,10 +75,14 @@ def test_long_words_are_not_kept(renderer: Renderer) -> None:
     assert ["prompt" in asked for asked in renderer.asked] == [True, False, True, False]
 
 
-@pytest.mark.parametrize(("in_16_bits", "heard"), [(True, [0, 16_384, -32_768]), (False, [0.0, 0.5, -1.0])])
-def test_the_stock_model_hears_floats(renderer: Renderer, in_16_bits: bool, heard: list[float]) -> None:
-    """Its checkpoint's own sound part knows nothing else."""
-    rendering(renderer, in_16_bits=in_16_bits).render(transcribe(CLIP))
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_the_checkpoints_own_processor_hears_floats(renderer: Renderer, is_ours: bool) -> None:
+    """It knows nothing else; whether ours is there is asked of what was loaded, not of the settings."""
+    heard = [0, 16_384, -32_768] if is_ours else [0.0, 0.5, -1.0]
+    if not is_ours:
+        renderer.processor = SimpleNamespace()
+
+    rendering(renderer).render(transcribe(CLIP))
 
     ((samples, rate),) = renderer.asked[-1]["multi_modal_data"]["audio"]
     assert (samples[:3].tolist(), rate) == (heard, 16_000)

@@ -34,17 +34,10 @@ class Raw:
     """An AsyncLLM with both adapters, asked from one event loop; prompts are rendered in threads."""
 
     def __init__(
-        self,
-        llm: Any,
-        adapters: Mapping[str, Any],
-        loop: EventLoop,
-        prompts: Rendering,
-        *,
-        render_threads: int,
-        max_model_len: int,
+        self, llm: Any, adapters: Mapping[str, Any], loop: EventLoop, *, render_threads: int, max_model_len: int
     ) -> None:
         self._llm, self._adapters, self._loop = llm, adapters, loop
-        self.prompts = prompts
+        self._prompts = Rendering(llm)
         self._threads = ThreadPoolExecutor(render_threads)
         self._max_model_len = max_model_len
 
@@ -58,8 +51,7 @@ class Raw:
         except BaseException:
             loop.close()
             raise
-        prompts = Rendering(llm, in_16_bits=vllm_start.kind(settings)["tuned"])
-        raw = cls(llm, adapters, loop, prompts, render_threads=render_threads, max_model_len=settings.max_model_len)
+        raw = cls(llm, adapters, loop, render_threads=render_threads, max_model_len=settings.max_model_len)
         return raw, time.monotonic() - began
 
     def close(self) -> None:
@@ -126,7 +118,7 @@ class Raw:
             output_kind=RequestOutputKind.FINAL_ONLY,
             **more,
         )
-        inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self.prompts.render, prompt)
+        inputs = await asyncio.get_running_loop().run_in_executor(self._threads, self._prompts.render, prompt)
         if before:
             inputs["prompt_token_ids"] = [*inputs["prompt_token_ids"], *before]
         final = None

@@ -2,9 +2,9 @@
 
 The last hidden channel says "printable": it stays at `_PRINTABLE` along the residual stream, and the rows of the tied
 embedding hold a negative number there for ids without a token. So greedy and random sampling alike stay within the
-tokens that the tokenizer knows, mostly letters. Embeddings are quiet and layers loud, else the model would repeat its
-last token. Loud layers pass rounding on, though, until nothing of an answer is left (bench/NOTES.md): calm ones are for
-comparing precisions.
+tokens that the tokenizer knows, mostly letters. Embeddings are quiet and layers loud, so that a tiny model does not
+repeat its last token. Many loud layers pass rounding on until nothing of an answer is left (bench/NOTES.md): calm ones
+are for comparing precisions, at full size.
 """
 
 from __future__ import annotations

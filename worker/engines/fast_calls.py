@@ -25,6 +25,8 @@ _SOUNDS_ALONE = re.compile(r"(?:<\|audio_\d+\|>)+")
 class FastCalls:
     """A processor with another call; whatever else vLLM asks of it is the checkpoint's own."""
 
+    hears_16_bits = True  #: where the checkpoint's own would take them for very loud floats
+
     def __init__(self, theirs: Any, audio_token: int) -> None:
         self._theirs = theirs
         self._audio_token = audio_token

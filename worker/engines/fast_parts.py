@@ -1,7 +1,8 @@
 """Puts our picture and sound parts into the checkpoint's processor, where they prove to give what its own give.
 
 The checkpoint brings its processor as code, which may be another one tomorrow. So each part is tried against its own at
-every start, and one that differs leaves the checkpoint's own in place: slower, and right.
+every start, and one that differs leaves the checkpoint's own in place: slower, and right. The call around them
+(`fast_calls`) uses the checkpoint's own for all but sound that ours lays out.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def quicken(
 ) -> Any:
     """Replace the parts of a processor that ours equal, once for each, and give what is to be called in its place."""
     if (quickened := getattr(processor, _TRIED, None)) is None:
+        quickened = FastCalls(processor, audio_token)
+        setattr(processor, _TRIED, quickened)  # first: what the trials ask of vLLM may come back here
         _replace(processor, "image_processor", FastCrops(processor.image_processor, find_grid), same_pictures)
         _replace(processor, "audio_processor", FastSounds(processor.audio_processor, tokens_of), same_sounds)
-        quickened = FastCalls(processor, audio_token)
-        setattr(processor, _TRIED, quickened)
     return quickened
 
 

@@ -68,7 +68,7 @@ Adapter = Literal["vision", "speech"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to the model: `text` names `images` and `clips` (mono float32, 16 kHz) by their placeholders."""
+    """One request to the model: `text` names `images` and `clips` by their placeholders."""
 
     text: str
     images: tuple[Image, ...] = ()

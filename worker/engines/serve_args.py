@@ -20,9 +20,8 @@ KV_BLOCK = 128
 #: Short prompts that enter a busy batch together, and tokens of prompts that need no company: eight clips, or one page,
 #: which fills a step alone (worker/engines/gathering.py).
 ENOUGH_PROMPTS, ENOUGH_TOKENS = 8, 3_000
-#: Steps of up to so many tokens run as recorded graphs: one clip of 30 s takes 390, beside up to 96 answers. vLLM's own
-#: limit, two for each answer, leaves every step that reads a clip to Python (bench/NOTES.md).
-LARGEST_GRAPH = 512
+#: A clip of 30 s and its words take 390.
+_CLIP_TOKENS = 400
 #: Tokens that come together; the first comes at once.
 STREAM_INTERVAL = 4
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
@@ -99,10 +98,14 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: boo
 
 
 def _graph_args(settings: Settings) -> list[str]:
+    """Record steps that read one clip beside a token of each answer.
+
+    vLLM's own limit, two tokens an answer, leaves each of them to Python (bench/NOTES.md).
+    """
     # Pages fill larger steps. Beside other words on graphs vLLM would take ours for a contradiction.
     if settings.serve != "speech" or "cudagraph" in settings.extra_serve_args:
         return []
-    return ["--max-cudagraph-capture-size", str(LARGEST_GRAPH)]
+    return ["--max-cudagraph-capture-size", str(-(-(_CLIP_TOKENS + settings.max_in_flight) // 16) * 16)]
 
 
 def _adapter_args(checkpoint: Path, *, on_cpu: bool) -> list[str]:

@@ -93,7 +93,7 @@ class VllmEngine:
         except EngineUnavailable:
             self.stop()
             raise
-        self._prompts = Rendering(self._llm, in_16_bits=vllm_start.kind(self._settings)["tuned"])
+        self._prompts = Rendering(self._llm)
         stage("probing")
         probe(self, self._settings.serve)
 

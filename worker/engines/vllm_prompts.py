@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from worker.engines.base import as_floats
@@ -15,14 +15,10 @@ _TEXTS, _LONGEST = 256, 1_000
 
 
 class Rendering:
-    """The renderer of an AsyncLLM; for many threads at once.
+    """The renderer of an AsyncLLM; for many threads at once."""
 
-    `in_16_bits`: whether its model is ours, which takes sound as preparation keeps it.
-    """
-
-    def __init__(self, llm: Any, *, in_16_bits: bool) -> None:
+    def __init__(self, llm: Any) -> None:
         self._llm = llm
-        self._in_16_bits = in_16_bits
         self._kept_tokens = lru_cache(_TEXTS)(self._tokens)
 
     def render(self, prompt: Prompt) -> Any:
@@ -31,7 +27,7 @@ class Rendering:
         if prompt.images:
             media["image"] = list(prompt.images)
         if prompt.clips:
-            clips = prompt.clips if self._in_16_bits else map(as_floats, prompt.clips)
+            clips = prompt.clips if self._hears_16_bits else map(as_floats, prompt.clips)
             media["audio"] = [(clip, SAMPLE_RATE) for clip in clips]
         if not media:
             return self._rendered({"prompt": prompt.text})
@@ -42,6 +38,12 @@ class Rendering:
             named = [f"{hashlib.sha256(clip.tobytes()).hexdigest()}-beside-pictures" for clip in prompt.clips]
             raw["multi_modal_uuids"] = {"audio": named}
         return self._rendered(raw)
+
+    @cached_property
+    def _hears_16_bits(self) -> bool:
+        """Whether sound is ours to lay out; asked of what was loaded, as vLLM's plugins may be turned off."""
+        processor = self._llm.renderer.get_mm_processor().info.get_hf_processor()
+        return bool(getattr(processor, "hears_16_bits", False))
 
     def _tokens(self, text: str) -> Sequence[int]:
         return tuple(self._rendered({"prompt": text})["prompt_token_ids"])
