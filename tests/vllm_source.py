@@ -82,7 +82,9 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     "vllm.outputs": {"CompletionOutput": {"finish_reason", "text", "token_ids"}, "RequestOutput": {"outputs"}},
     "vllm.platforms": {"": {"current_platform"}},
     "vllm.platforms.interface": {"Platform": {"is_cpu"}},
-    "vllm.renderers.base": {"BaseRenderer.render_cmpl": {"def", "prompts"}},
+    "vllm.multimodal.processing.context": {"BaseProcessingInfo": {"get_hf_processor"}},
+    "vllm.multimodal.processing.processor": {"BaseMultiModalProcessor": {"info"}},
+    "vllm.renderers.base": {"BaseRenderer": {"get_mm_processor"}, "BaseRenderer.render_cmpl": {"def", "prompts"}},
     "vllm.renderers.inputs.preprocess": {"parse_model_prompt": {"def", "model_config", "prompt"}},
     "vllm.sampling_params": {
         "RequestOutputKind": {"DELTA"},
