@@ -1,4 +1,4 @@
-"""Waiting for vLLM: an error that looks like the waiting's own timeout is told like any other; vLLM is not needed."""
+"""Waiting for vLLM: errors that look like the waiting's own timeout, an engine that stops meanwhile; without vLLM."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from phi4.errors import EngineError, EngineUnavailable
+from phi4.errors import EngineDead, EngineError, EngineUnavailable
 from phi4.settings import Settings
 from worker.engines.base import Call
+from worker.engines.phi4 import Prompt
 from worker.engines.vllm import VllmEngine
 from worker.engines.vllm_start import _follow
 
@@ -39,3 +40,9 @@ def test_a_request_that_timed_out_inside_has_failed() -> None:
 
     with pytest.raises(EngineError, match="TimeoutError: EngineCore said nothing"):
         engine._wait(failed(), Call(request_id="test"), threading.Event())
+
+
+def test_a_prompt_whose_turn_comes_while_the_engine_stops_is_told_so() -> None:
+    """It is another engine's then."""
+    with pytest.raises(EngineDead, match="being stopped"):
+        VllmEngine(Settings())._render(Prompt("a"), Call(request_id="test"))

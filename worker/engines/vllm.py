@@ -77,7 +77,7 @@ class VllmEngine:
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None
         self._llm: Any = None
-        self._prompts: Any = None
+        self._prompts: Rendering | None = None
         self._counting: Any = None
 
     # -- life
@@ -167,8 +167,10 @@ class VllmEngine:
     def _render(self, prompt: Prompt, call: Call) -> Any:
         """Turn a prompt into tokens and tensors, in the calling thread."""
         with self._turn_to_render(call):
+            if (prompts := self._prompts) is None:
+                raise EngineDead("The engine is being stopped.")
             try:
-                return self._prompts.render(prompt)
+                return prompts.render(prompt)
             except Exception as error:
                 if _TOO_LONG in str(error):
                     raise too_long(self._count(prompt), self._settings.max_model_len) from error
