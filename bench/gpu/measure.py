@@ -30,6 +30,8 @@ from bench.service import Service
 from phi4.settings import load
 from worker.engines.vllm import MAX_RENDER_THREADS
 
+#: What workers take of a card that they share: a page fills seven times as much KV cache as a clip.
+_SHARES = {"vision": 0.6, "speech": 0.3}
 #: How the engine of a figure was set up.
 _HOW = {
     "stock": "vLLM's own model, adapters at run time",
@@ -40,15 +42,14 @@ _HOW = {
     "fp8_service": "our encoders, adapter folded into the weights, PHI4_FP8=all",
     "mixed": "vLLM's own model, adapters at run time",
     "one_worker_mixed": "one worker, our encoders, adapters at run time",
-    "side_by_side": "two workers on one card, each with its adapter folded into the weights and 0.45 of the memory",
+    "side_by_side": "two workers on one card, each with its adapter folded into the weights; of the memory, "
+    + " and ".join(f"{serve} has {share}" for serve, share in _SHARES.items()),
 }
 #: What can be measured apart; the ratio of service and engine wants both in one run.
 GROUPS = (
     *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "one_worker_mixed", "side_by_side"),
     *("two_workers", "tensor_parallel"),
 )
-#: What a worker takes of a card that it shares with another one.
-_HALF_A_CARD = "--gpu-memory-utilization 0.45"
 #: An assumption for the figures of cost, about what one H200 costs to rent.
 _USD_PER_GPU_HOUR = 3.0
 
@@ -161,8 +162,9 @@ class Bench:
     def _side_by_side(self) -> Iterator[Figure]:
         """Both kinds at once, one worker for each on the same card."""
         with ExitStack() as stack:
-            service = stack.enter_context(self._service(serve="vision", extra_serve_args=_HALF_A_CARD))
-            stack.enter_context(one_more(service, self.gpus[0], PHI4_SERVE="speech"))
+            service = stack.enter_context(self._service(serve="vision", extra_serve_args=_share("vision")))
+            speech = {"PHI4_EXTRA_SERVE_ARGS": self.settings(extra_serve_args=_share("speech"))["extra_serve_args"]}
+            stack.enter_context(one_more(service, self.gpus[0], PHI4_SERVE="speech", **speech))
             wait_for(service, infer=2, side=self.side_workers)
             self._warm_up(service)
             yield from self._mixed(service, "side_by_side", self.size.side_by_side)
@@ -280,6 +282,10 @@ class Bench:
             f"{side} side worker{'s' * (side > 1)}, {api} API process{'es' * (api > 1)}, "
             f"PHI4_MAX_IN_FLIGHT={self.size.in_flight}"
         )
+
+
+def _share(serve: str) -> str:
+    return f"--gpu-memory-utilization {_SHARES[serve]}"
 
 
 def _cost(name: str, kind: str, rate: float) -> Figure:
