@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, png
 
 INPUTS = ROOT / "examples" / "inputs"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
@@ -97,3 +97,33 @@ def tab(browser: Browser, base: str, **options: Any) -> Iterator[Tab]:
         opened.page.unroute_all(behavior="ignoreErrors")  # a request that is under way would fail in the closed tab
         context.close()
     assert opened.wrong == []
+
+
+def picture(name: str = "sign.png") -> dict[str, Any]:
+    """A small picture under a name."""
+    return {"name": name, "mimeType": "image/png", "buffer": png()}
+
+
+def ask(opened: Tab, question: str, name: str = "sign.png") -> str:
+    """Ask about a small picture; gives the job's id."""
+    opened.choose(picture(name))
+    opened.page.get_by_text("Ask a question").click()
+    opened.page.get_by_label("Your question").fill(question)
+    return opened.run("Ask about 1 file")
+
+
+def pretend(opened: Tab, **facts: Any) -> None:
+    """From now on the service tells other facts of every job."""
+
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        listed = [job | facts for job in told.get("data", [])]
+        route.fulfill(response=answer, json=told | ({"data": listed} if listed else facts))
+
+    opened.page.route(re.compile(r"/v1/jobs(/job_\w+|\?.*)$"), change)
+
+
+def fits(opened: Tab) -> bool:
+    """Whether nothing scrolls sideways but what is made to."""
+    return bool(opened.page.evaluate("document.documentElement.scrollWidth <= innerWidth"))

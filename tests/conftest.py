@@ -21,6 +21,9 @@ from phi4.store import Store
 from tests.tiny_phi4 import PLUGIN, environment
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.browser import Tab
     from tests.s3 import S3
     from worker.engines.vllm import VllmEngine
 
@@ -237,6 +240,35 @@ def s3() -> Iterator[S3]:
 
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser, for tests of the web console."""
+    from tests.browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def read(browser: Browser, cpu_service: Service) -> Iterator[Tab]:
+    """A tab on the service that really reads."""
+    from tests.browser import tab
+
+    with tab(browser, str(cpu_service.http.base_url)) as opened:
+        opened.open()
+        yield opened
+
+
+@pytest.fixture
+def play(browser: Browser, service: Service) -> Iterator[Tab]:
+    """A tab on the service whose engine does what the question says."""
+    from tests.browser import tab
+
+    with tab(browser, str(service.http.base_url)) as opened:
+        opened.open()
+        yield opened
 
 
 @pytest.fixture
