@@ -19,6 +19,7 @@ from vllm.model_executor.models.phi4mm_audio import AudioEmbedding, ConformerEnc
 from phi4.settings import load
 from tests.tiny_phi4.config import model_config
 from tests.tiny_phi4.sizes import MEL_BINS, TINY
+from tests.vllm_on_cpu import picture, sound
 from worker.engines import engine_core, fast_conformer, fast_pictures, fast_sounds, fast_tower, vllm_start
 from worker.engines.fast_sounds import FastSounds
 from worker.engines.fast_speech import FastSpeech, fits
@@ -283,6 +284,21 @@ def test_the_engine_runs_our_model(vllm_engine: Any) -> None:
     assert model.__name__ == "FastPhi4MM"
     assert os.environ[engine_core.STOCK_MODEL] == "0"
     assert vllm_engine._prompts._hears_16_bits
+
+
+def test_a_clip_goes_by_another_name_beside_pictures(vllm_engine: Any) -> None:
+    """It is projected otherwise there, and vLLM keeps by name what it embedded: in the worker and in its own server."""
+    from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+    def name(text: str, **media: Any) -> str:
+        raw = {"prompt": text, "multi_modal_data": {"audio": [(sound(1), 16_000)], **media}}
+        (inputs,) = llm.renderer.render_cmpl([parse_model_prompt(llm.model_config, raw)])
+        return str(inputs["mm_hashes"]["audio"][0])
+
+    llm = vllm_engine._llm
+    alone = name("<|audio_1|>?")
+    assert alone == name("<|audio_1|>!")
+    assert name("<|image_1|><|audio_1|>?", image=[picture(1)]) == f"{alone}-beside-pictures"
 
 
 def test_a_release_that_was_not_tested_runs_vllms_own_model(

@@ -83,7 +83,11 @@ TAKEN: dict[str, dict[str, set[str]]] = {
     "vllm.platforms": {"": {"current_platform"}},
     "vllm.platforms.interface": {"Platform": {"is_cpu"}},
     "vllm.multimodal.processing.context": {"BaseProcessingInfo": {"get_hf_processor"}},
-    "vllm.multimodal.processing.processor": {"BaseMultiModalProcessor": {"info"}},
+    "vllm.multimodal.processing.inputs": {"ProcessorInputs": {"get_mm_hashes", "mm_data_items"}},
+    "vllm.multimodal.processing.processor": {
+        "BaseMultiModalProcessor": {"info"},
+        "BaseMultiModalProcessor.apply": {"inputs"},
+    },
     "vllm.renderers.base": {"BaseRenderer": {"get_mm_processor"}, "BaseRenderer.render_cmpl": {"def", "prompts"}},
     "vllm.renderers.inputs.preprocess": {"parse_model_prompt": {"def", "model_config", "prompt"}},
     "vllm.sampling_params": {

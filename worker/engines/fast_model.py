@@ -20,6 +20,7 @@ from vllm.model_executor.models.phi4mm import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.processing.inputs import ProcessorInputs
 
 from worker.engines import fast_pictures, fast_sounds
 from worker.engines.crops import CROP
@@ -50,8 +51,22 @@ class FastInfo(Phi4MMProcessingInfo):  # type: ignore[misc]
         return columns, rows
 
 
+class _BesidePictures(ProcessorInputs):  # type: ignore[misc]
+    """Media among which clips go by other names than alone: vLLM keeps by name what it embedded."""
+
+    def get_mm_hashes(self, *how: Any, **named: Any) -> Any:
+        names = super().get_mm_hashes(*how, **named)
+        return {**names, "audio": [f"{name}-beside-pictures" for name in names["audio"]]}
+
+
 class FastProcessor(Phi4MMMultiModalProcessor):  # type: ignore[misc]
     """vLLM's, but sizes and masks stay where the CPU can read them, and clips know of pictures beside them."""
+
+    def apply(self, inputs: Any, *more: Any, **named: Any) -> Any:
+        """Make what the engine takes of a prompt with its media."""
+        if {"image", "audio"} <= inputs.mm_data_items.keys():
+            inputs = _BesidePictures(**vars(inputs))
+        return super().apply(inputs, *more, **named)
 
     def _get_mm_fields_config(self, hf_inputs: Any, *more: Any, **named: Any) -> Mapping[str, MultiModalFieldConfig]:
         fields = dict(super()._get_mm_fields_config(hf_inputs, *more, **named))

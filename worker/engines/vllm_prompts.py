@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -33,10 +32,6 @@ class Rendering:
             return self._rendered({"prompt": prompt.text})
         tokens = self._kept_tokens if len(prompt.text) <= _LONGEST else self._tokens
         raw: dict[str, Any] = {"prompt_token_ids": list(tokens(prompt.text)), "multi_modal_data": media}
-        if prompt.images and prompt.clips:
-            # Another name than alone: beside pictures a clip is projected otherwise, and vLLM keeps what it embedded.
-            named = [f"{hashlib.sha256(clip.tobytes()).hexdigest()}-beside-pictures" for clip in prompt.clips]
-            raw["multi_modal_uuids"] = {"audio": named}
         return self._rendered(raw)
 
     @cached_property
