@@ -16,6 +16,7 @@ class Instant:
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 8
     ahead = 0
+    most_pixels: int | None = None
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Be ready at once."""

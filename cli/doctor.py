@@ -35,8 +35,8 @@ from worker.engines.checkpoint import (
 )
 from worker.engines.choose import has_cuda_device
 from worker.engines.gpu import Card, cards
-from worker.engines.memory import Shape, check, gb
-from worker.engines.serve_args import MemoryTerms
+from worker.engines.memory import Shape, check, check_split, gb
+from worker.engines.serve_args import MemoryTerms, check_extra
 
 _LEAST_PYTHON = (3, 11)
 _CPU_PACKAGES = ("rapidocr", "onnxruntime", "moonshine_voice")
@@ -229,8 +229,11 @@ def _gpu(settings: Settings, found: Sequence[Card], *, in_use: bool) -> Finding:
     try:
         shape = Shape.of(known_config(settings.checkpoint, settings.checkpoint_revision))
         judged = [replace(card, free=card.total) for card in found] if in_use else found
+        check_extra(settings)
         terms = MemoryTerms.of(settings)
-        if terms.counts:
+        if not terms.counts:
+            check_split(shape, judged, split)
+        else:
             check(
                 shape,
                 judged,

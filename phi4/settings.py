@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     engine: str = "auto"
     served_name: str = "phi-4-multimodal"
     serve: Literal["all", "vision", "speech"] = "all"
-    queues: str = ""  #: explicit list, separated by commas; wins over `serve`
+    queues: str = ""  #: explicit list, separated by commas; of those that the worker can serve
     max_in_flight: int = Field(64, ge=1)
     cpu_threads: int = Field(0, ge=0)  #: 0: as many as there are cores
     side_workers: int = Field(0, ge=0)  #: that `phi4 up` runs; 0: one for each four cores, at most 8

@@ -31,6 +31,7 @@ class Scripted:
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 8
     ahead = 0
+    most_pixels: int | None = 10_000_000
 
     def __init__(self) -> None:
         self._dead = False
@@ -100,6 +101,15 @@ class Other(Scripted):
     """Another engine, by name."""
 
     name = "other"
+
+
+class Slow(Scripted):
+    """Loads for a minute."""
+
+    def start(self, stage: Callable[[str], None]) -> None:
+        """Say so, and load."""
+        stage("loading")
+        time.sleep(60)
 
 
 class Talkative(Scripted):

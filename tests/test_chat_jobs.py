@@ -110,6 +110,25 @@ def test_a_short_recording_is_heard_whole(service: Service) -> None:
     assert service.ended(job["id"])["result"]["answer"] == "[user: sound 2.00 s]"
 
 
+@pytest.mark.parametrize("files", [[silence(1)] * 5, [TALK] * 3], ids=["five short ones", "three of two clips"])
+def test_more_sound_than_a_model_hears_at_once_is_refused(service: Service, files: list[bytes]) -> None:
+    """Four clips of 30 s together; before more of them is kept."""
+    job = submitted(service, [of(*({"type": "audio", "input": n} for n in range(len(files))))], *files)
+
+    assert service.ended(job["id"])["error"]["code"] == "too_many_images"
+
+
+def test_a_document_of_more_pages_than_a_model_sees_at_once_is_refused(service: Service) -> None:
+    """64 of them, together with the other pictures; before one is drawn."""
+    job = submitted(service, [of(IMAGE, {"type": "image", "input": 1})], png(), pdf(64))
+
+    ended = service.ended(job["id"])
+    assert (ended["error"]["code"], ended["error"]["message"].split(";")[0]) == (
+        "too_many_images",
+        "The question is asked over 65 images",
+    )
+
+
 def test_a_long_recording_in_which_nobody_speaks_is_refused(service: Service) -> None:
     """A conversation about a recording of which nothing is left would be about nothing."""
     job = submitted(service, [of(AUDIO)], silence(31))

@@ -374,6 +374,20 @@ def test_a_page_without_colour_is_encoded_as_greyscale() -> None:
     assert Image.open(io.BytesIO(encode(photo()))).mode == "RGB"
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_page_that_is_larger_than_what_is_looked_at_is_scaled_down(format: str, mode: str) -> None:
+    """To about as many pixels, in its shape; what is no larger stays as it is."""
+    file = io.BytesIO()
+    page = Image.linear_gradient("L").resize((1_600, 900)).convert(mode)
+    page.save(file, format)
+
+    small, whole = decode(file.getvalue(), most_pixels=360_000), decode(file.getvalue(), most_pixels=1_600 * 900)
+
+    assert (small.mode, small.size, whole.size) == ("RGB", (800, 450), (1_600, 900))
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(whole.resize((800, 450))).astype(int)).mean() < 2
+
+
 @pytest.mark.parametrize(("data", "error"), [(b"", EmptyInput), (b"rubbish", UnreadableImage)])
 def test_decode_names_what_is_wrong(data: bytes, error: type[InputError]) -> None:
     """Stored bytes that are no page are an input error too."""

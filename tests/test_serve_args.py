@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
+from phi4.errors import EngineUnavailable
 from phi4.settings import Settings, load
-from worker.engines.serve_args import lora_rank, media_limits, serve_args, server_args
+from worker.engines.serve_args import check_extra, lora_rank, media_limits, serve_args, server_args
 
 
 @pytest.fixture
@@ -107,13 +108,32 @@ def test_the_cpu_build_gets_a_slot_for_requests_without_an_adapter(checkpoint: P
 
 def test_extra_arguments_win(checkpoint: Path) -> None:
     """They come last, split as a shell would."""
-    settings = load(extra_serve_args="--max-num-seqs 8 --limit-mm-per-prompt '{\"image\": 2}' --enforce-eager")
+    settings = load(extra_serve_args="--stream-interval 8 --limit-mm-per-prompt '{\"image\": 2}' --enforce-eager")
 
     arguments = told(settings, checkpoint)
 
-    assert arguments["--max-num-seqs"] == "8"
+    assert arguments["--stream-interval"] == "8"
     assert json.loads(arguments["--limit-mm-per-prompt"]) == {"image": 2}
     assert arguments["--enforce-eager"] is True
+
+
+@pytest.mark.parametrize(
+    ("extra", "variable"),
+    [
+        ("--max-model-len 4096", "PHI4_MAX_MODEL_LEN"),
+        ("--enforce-eager --max_num_seqs=16", "PHI4_MAX_IN_FLIGHT"),
+        ("--tensor-parallel-size 2", "TENSOR_PARALLEL_SIZE"),
+    ],
+)
+def test_what_has_a_setting_of_its_own_is_said_there(extra: str, variable: str) -> None:
+    """vLLM would follow the argument, and the worker, which counts places, tokens and cards, the setting."""
+    with pytest.raises(EngineUnavailable, match=f"set {variable} instead"):
+        check_extra(load(extra_serve_args=extra))
+
+
+def test_other_arguments_are_nobody_elses() -> None:
+    """Whatever vLLM knows."""
+    check_extra(load(extra_serve_args="--gpu-memory-utilization 0.5 --max-num-batched-tokens 4096"))
 
 
 @pytest.mark.parametrize(("length", "images"), [(1_024, 1), (8_192, 15), (16_384, 30), (131_072, 64)])

@@ -328,8 +328,8 @@ def test_sound_comes_as_samples_or_as_features() -> None:
 
     from worker.engines.fast_model import FastPhi4MM  # warns as it is imported
 
-    for sound in (rows, features):
-        heard = FastPhi4MM._heard(model, sound)
+    for came in (rows, features):
+        heard = FastPhi4MM._heard(model, came)
         assert heard.dtype == torch.bfloat16
         assert torch.equal(heard, features.bfloat16())
 

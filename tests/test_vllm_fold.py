@@ -77,6 +77,19 @@ def test_it_is_done_once_and_again_when_a_file_changed(model: Path) -> None:
     assert fold(model, "speech")[0].name.startswith("phi-4-with-speech-")
 
 
+def test_what_was_folded_before_the_files_changed_is_removed(model: Path) -> None:
+    """It is as large as the model; what belongs to another adapter or another model stays."""
+    other_model = Path(shutil.copytree(model, model.parent / "phi-4-with-vision"))
+    stay = {fold(model, "speech")[0], fold(other_model)[0], other_model, model}
+    before = [fold(model)[0]]
+    for time in (1, 2):
+        os.utime(model / "config.json", (time, time))
+        before.append(fold(model)[0])
+
+    assert len(set(before)) == 3
+    assert set(model.parent.iterdir()) == stay | {before[-1]}
+
+
 def test_what_was_not_finished_is_not_taken(model: Path) -> None:
     """A folder without the mark that is written last does not count, and does not stay."""
     kept = beside(model, "vision", model.parent)

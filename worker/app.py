@@ -20,7 +20,7 @@ from celery.exceptions import SecurityWarning
 
 from phi4 import tracing
 from phi4.blobs import Blobs
-from phi4.errors import EngineDead, Phi4Error
+from phi4.errors import EngineDead, EngineUnavailable, Phi4Error
 from phi4.job import INFER_QUEUES, SIDE_QUEUES, new_id
 from phi4.log import log, set_up
 from phi4.queue import TASK, Tickets, celery_app
@@ -97,11 +97,10 @@ class Worker:
         listed = self.settings.listed_queues
         if self.role == "side":
             return tuple(q for q in SIDE_QUEUES if q in listed) or SIDE_QUEUES
-        if listed:
-            return listed
         can = self.engine.modalities if self.engine else frozenset()
         wanted = can if self.settings.serve == "all" else can & {self.settings.serve}
-        return tuple(q for q in INFER_QUEUES if q.split(".")[1] in wanted)
+        served = [q for q in INFER_QUEUES if q.split(".")[1] in wanted]
+        return tuple(q for q in listed if q in served or q == "prepare") if listed else tuple(served)
 
     @property
     def threads(self) -> int:
@@ -135,6 +134,11 @@ class Worker:
         """Load the engine and let it answer its probe; the stages show in `/health`."""
         self.engine, reason = create_engine(self.settings)
         log(_log, "engine chosen", engine=self.engine.name, model=self.engine.model, reason=reason)
+        if not self.queues:
+            raise EngineUnavailable(
+                f"PHI4_QUEUES={self.settings.queues} names nothing that this worker serves: it is for "
+                f"{' and '.join(sorted(self.engine.modalities))}, with PHI4_SERVE={self.settings.serve}."
+            )
         self.engine.start(self._enter)
 
     def runner(self) -> Runner:
@@ -306,6 +310,8 @@ warnings.simplefilter("ignore", SecurityWarning)
 def run(settings: Settings, role: Role, *, exit: Callable[[int], Any] = sys.exit) -> None:
     """Run one worker process and end it with its exit code."""
     set_up(settings.log_format, settings.log_level)
+    # Until Celery listens: the first process of a container would ignore it, and a model may load for minutes.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     metrics.serve(settings.metrics_host, settings.metrics_port)
     try:
         code = Worker(settings, role).run()

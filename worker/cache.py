@@ -24,7 +24,7 @@ class ResultCache:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._on = settings.result_cache
-        self._made_by = (__version__, settings.checkpoint, settings.checkpoint_revision)
+        self._made_by = (__version__, settings.checkpoint, settings.checkpoint_revision, settings.fp8)
 
     def find(self, job: Job, inputs: Sequence[Input]) -> Job | None:
         """Find a completed job whose result answers this one, made by an engine that would be asked now."""

@@ -115,18 +115,21 @@ class Infer:
         """Read what preparation left for a part. Raises `BlobMissing`, `BlobTampered`."""
         return self._blobs.get(spec["blob"], sha256=spec.get("sha256"))
 
+    def _picture(self, spec: Mapping[str, Any]) -> Image:
+        return images.decode(self._stored(spec), most_pixels=self._engine.most_pixels)
+
     def _task(self, job: Job, spec: Mapping[str, Any]) -> Task:
         match job.type:
             case "ocr":
                 ocr = OcrParams.model_validate(job.params)
                 return ReadPage(
-                    image=images.decode(self._stored(spec)),
+                    image=self._picture(spec),
                     **ocr.model_dump(include={"format", "detail", "prompt", "max_tokens", "temperature"}),
                 )
             case "vqa":
                 vqa = VqaParams.model_validate(job.params)
                 return AskImages(
-                    images=tuple(images.decode(self._stored(i)) for i in spec["images"]),
+                    images=tuple(map(self._picture, spec["images"])),
                     **vqa.model_dump(exclude={"pages"}),
                 )
             case "asr":
@@ -148,8 +151,7 @@ class Infer:
                 yield part.text or ""
                 return
             for piece in media[part.input]:
-                data = self._stored(piece)
-                yield images.decode(data) if part.type == "image" else _samples(data)
+                yield self._picture(piece) if part.type == "image" else _samples(self._stored(piece))
 
         return tuple(Turn(m.role, tuple(chain.from_iterable(map(pieces, m.content)))) for m in chat.messages)
 

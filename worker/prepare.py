@@ -24,6 +24,7 @@ from phi4.errors import (
     NothingHeard,
     Phi4Error,
     ServiceError,
+    TooManyImages,
     TooManyPages,
 )
 from phi4.job import Input, Job, Unit, error_json
@@ -31,6 +32,7 @@ from phi4.params import choose_pages
 from phi4.settings import Settings
 from phi4.store import Store
 from worker.arrivals import Arrivals
+from worker.engines.base import MOST_CLIPS, MOST_IMAGES
 from worker.finish import Finish
 from worker.in_flight import Held
 from worker.media import audio, images, pdf
@@ -127,6 +129,7 @@ class Prepare:
 
     def _plan_question(self, held: Held, inputs: list[Input]) -> Unit | None:
         counted = [self._count_pages(held, one) for one in inputs]
+        self._check_together(held.unit.job, counted)
         looked_at = chain.from_iterable(self._look_at(held, n, one) for n, one in enumerate(counted))
         return self._plan(held, [{"images": list(looked_at)}], expected=1, inputs=counted)
 
@@ -152,6 +155,11 @@ class Prepare:
         if len(numbers) > self._settings.max_pages:
             raise TooManyPages(f"{len(numbers)} pages are more than {self._settings.max_pages}.")
         return numbers
+
+    def _check_together(self, job: Job, pictures: Iterable[Input]) -> None:
+        """Raise `TooManyImages` before anything is drawn that no engine looks at, and that it would have to hold."""
+        if (count := sum(len(self._choose(job, one)) for one in pictures)) > MOST_IMAGES:
+            raise TooManyImages(f"The question is asked over {count} images; at most {MOST_IMAGES} fit.")
 
     def _pages(self, number: int, one: Input, pages: list[int], dpi: int) -> Iterator[_Page]:
         with self._blobs.as_file(one.blob) as path:
@@ -205,24 +213,29 @@ class Prepare:
 
     def _plan_chat(self, held: Held, inputs: list[Input]) -> Unit | None:
         """Make the one part of a conversation: for each input, all of its pages or clips."""
+        counted = [self._count_pages(held, one) if _is_picture(one) else one for one in inputs]
+        self._check_together(held.unit.job, filter(_is_picture, counted))
         media: list[list[Spec]] = []
         known: list[Input] = []
-        for number, one in enumerate(inputs):
-            if one.media_type.startswith("image/") or _is_pdf(one):
-                one = self._count_pages(held, one)
+        clips = 0
+        for number, one in enumerate(counted):
+            if _is_picture(one):
                 media.append(list(self._look_at(held, number, one)))
             else:
-                specs, seconds = self._listen_to(held, number, one)
+                specs, seconds = self._listen_to(held, number, one, most=MOST_CLIPS - clips)
+                clips += len(specs)
                 one = replace(one, seconds=seconds)
                 media.append(specs)
             known.append(one)
         return self._plan(held, [{"media": media}], expected=1, inputs=known)
 
-    def _listen_to(self, held: Held, number: int, one: Input) -> tuple[list[Spec], float]:
+    def _listen_to(self, held: Held, number: int, one: Input, *, most: int) -> tuple[list[Spec], float]:
         specs: list[Spec] = []
         with self._blobs.as_file(one.blob, sha256=one.sha256) as path, self._recording(held, path) as recording:
             for clip in recording.whole():
                 _check(held)
+                if len(specs) == most:
+                    raise TooManyImages(f"The question is asked over more than {MOST_CLIPS} clips of 30 s.")
                 specs.append(self._clip_spec(held.unit, number, len(specs), clip))
         if not specs:
             raise NothingHeard
@@ -277,6 +290,10 @@ def _check(held: Held) -> None:
 
 def _dpi(job: Job) -> int:
     return _DPI[job.params.get("detail", "auto")]
+
+
+def _is_picture(one: Input) -> bool:
+    return one.media_type.startswith("image/") or _is_pdf(one)
 
 
 def _is_pdf(one: Input) -> bool:

@@ -139,6 +139,10 @@ class Call:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
+#: What one question may be asked over: the model was trained on up to 64 pictures at once (model card).
+MOST_IMAGES, MOST_CLIPS = 64, 4
+
+
 class Engine(Protocol):
     """One loaded model. `run` is called from many threads at once, at most `slots` + `ahead` of them."""
 
@@ -149,6 +153,8 @@ class Engine(Protocol):
     #: Tasks that it makes ready while all slots are taken, so that none stays empty. Where there are any, the worker
     #: has time for parts alone, and side workers finish the jobs.
     ahead: int
+    #: Larger pictures come scaled down to so many pixels, since those of all tasks are held; None where all are wanted.
+    most_pixels: int | None
 
     def start(self, stage: Callable[[str], None]) -> None:
         """Load the model and answer a real probe; `stage` hears "loading", "probing", … Raises when it cannot."""

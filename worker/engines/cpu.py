@@ -54,6 +54,7 @@ class CpuEngine:
         self._threads = threads
         self.slots = min(threads, MAX_SLOTS)
         self.ahead = 0
+        self.most_pixels: int | None = None  # small print is read from the page itself
         self._loaded: _Loaded | None = None
 
     def start(self, stage: Callable[[str], None]) -> None:

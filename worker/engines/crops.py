@@ -21,6 +21,8 @@ PATCH = 14
 SIDE = CROP // PATCH
 #: The processor refuses a picture that is thinner than this inside its grid.
 THINNEST = 10
+#: Twice what is looked at of a picture at most, so that scaling to its crops has enough to choose from.
+MOST_PIXELS = 2 * 36 * CROP * CROP
 #: Most crops of a picture by detail, the first choice first. A4 at 150 dpi is 3 × 4 = 12; at 250 dpi, 5 × 7 = 35.
 DETAIL_CROPS: dict[Detail, tuple[int, ...]] = {"auto": (12, 9, 6, 4, 2, 1), "low": (4,), "high": (36,)}
 

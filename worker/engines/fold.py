@@ -81,6 +81,7 @@ def folded(checkpoint: Path, adapter: str, spare: Path, stage: Callable[[str], N
             except OSError:
                 if not _is_whole(kept, checkpoint):  # else another worker was faster
                     raise
+        _remove_earlier(kept, checkpoint)
     except OSError as error:
         raise CannotFold(
             f"The model with its {adapter} adapter folded in cannot be written to {kept}: {error.strerror or error}. "
@@ -131,6 +132,15 @@ def _remove_left(folder: Path, prefix: str) -> None:
         with suppress(OSError), (left / _LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
+
+
+def _remove_earlier(kept: Path, checkpoint: Path) -> None:
+    """Remove what was folded of this model before its files changed: each as large as the model, and of no more use."""
+    name = kept.name.rpartition("-")[0]
+    for earlier in [path for path in kept.parent.iterdir() if path.name.rpartition("-")[0] == name and path != kept]:
+        with suppress(OSError, ValueError, KeyError):
+            if json.loads((earlier / _MARK).read_text())["checkpoint"] == str(checkpoint):
+                shutil.rmtree(earlier)
 
 
 def _sync(folder: Path) -> None:

@@ -188,7 +188,7 @@ def check(
     Only the first `tensor_parallel` cards count. Without any (vLLM's CPU build, or none that can be measured) only the
     split itself is checked. Further requests need no check: vLLM lets them wait for room in the KV cache.
     """
-    _check_split(shape, cards, tensor_parallel)
+    check_split(shape, cards, tensor_parallel)
     if not cards:
         return
     wanted = need(
@@ -216,7 +216,8 @@ def gb(size: int) -> str:
     return f"{size / GIB:.1f}"
 
 
-def _check_split(shape: Shape, cards: Sequence[Card], tensor_parallel: int) -> None:
+def check_split(shape: Shape, cards: Sequence[Card], tensor_parallel: int) -> None:
+    """Raise `NotEnoughMemory` unless the model can be split so, over cards that are there."""
     if tensor_parallel not in shape.parallel_sizes:
         raise NotEnoughMemory(
             f"TENSOR_PARALLEL_SIZE={tensor_parallel} does not divide this model's {shape.heads} heads and "

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from phi4.settings import Settings
+from phi4.errors import EngineUnavailable
+from phi4.settings import Settings, variable_of
+from worker.engines.base import MOST_CLIPS, MOST_IMAGES
 from worker.engines.memory import UTILIZATION
 
 #: One A4 page is 3 300 tokens. Measured on one H200: 16384 gains nothing, 2048 (vLLM's default here) loses much.
@@ -24,11 +26,14 @@ ENOUGH_PROMPTS, ENOUGH_TOKENS = 8, 3_000
 _CLIP_TOKENS = 400
 #: Tokens that come together; the first comes at once.
 STREAM_INTERVAL = 4
+#: What the worker itself goes by: said twice, vLLM would follow one word and the worker the other.
+_OURS = {
+    "max-model-len": "max_model_len",
+    "max-num-seqs": "max_in_flight",
+    "tensor-parallel-size": "tensor_parallel_size",
+}
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
 _CHEAPEST_IMAGE = 545
-#: The model was trained on up to 64 pictures at once (model card).
-_MOST_IMAGES = 64
-_MOST_CLIPS = 4
 #: Ranks vLLM has adapter buffers for.
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 ADAPTERS = ("vision", "speech")
@@ -39,12 +44,12 @@ class MediaLimits:
     """Most pictures and clips of one prompt."""
 
     images: int
-    clips: int = _MOST_CLIPS
+    clips: int = MOST_CLIPS
 
 
 def media_limits(settings: Settings) -> MediaLimits:
     """Say how many media one prompt may hold."""
-    return MediaLimits(min(_MOST_IMAGES, max(1, settings.max_model_len // _CHEAPEST_IMAGE)))
+    return MediaLimits(min(MOST_IMAGES, max(1, settings.max_model_len // _CHEAPEST_IMAGE)))
 
 
 def adapter_folder(checkpoint: Path, adapter: str) -> Path:
@@ -156,6 +161,15 @@ class MemoryTerms:
             utilization=_share(given.get("gpu-memory-utilization", "")),
             counts=settings.fp8 not in ("weights", "all") and "quantization" not in given,
         )
+
+
+def check_extra(settings: Settings) -> None:
+    """Raise `EngineUnavailable` when PHI4_EXTRA_SERVE_ARGS says what has a setting of its own."""
+    for name in _arguments(shlex.split(settings.extra_serve_args)):
+        if name in _OURS:
+            raise EngineUnavailable(
+                f"PHI4_EXTRA_SERVE_ARGS has --{name}: set {variable_of(_OURS[name])} instead, by which the worker goes."
+            )
 
 
 def _arguments(words: Sequence[str]) -> dict[str, str]:

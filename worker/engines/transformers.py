@@ -18,6 +18,7 @@ from phi4.settings import Settings
 from worker.engines import transformers_start
 from worker.engines.attempt import Said, answer, check_counts
 from worker.engines.base import Answer, Call, Modality, Task
+from worker.engines.crops import MOST_PIXELS
 from worker.engines.listener import Listener
 from worker.engines.phi4 import STOP_TOKEN_IDS, Prompt, prompt_for, room_for_answer
 from worker.engines.probe import probe
@@ -34,6 +35,7 @@ class TransformersEngine:
     modalities: frozenset[Modality] = frozenset({"vision", "speech", "text"})
     slots = 1
     ahead = 0
+    most_pixels: int | None = MOST_PIXELS
 
     def __init__(self, settings: Settings) -> None:
         self.model = settings.served_name

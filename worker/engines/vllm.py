@@ -29,6 +29,7 @@ from phi4.settings import Settings
 from worker.engines import vllm_start
 from worker.engines.attempt import Said, answer, check_counts
 from worker.engines.base import Answer, Call, Modality, Task
+from worker.engines.crops import MOST_PIXELS
 from worker.engines.event_loop import EventLoop
 from worker.engines.loops import LoopWatch
 from worker.engines.phi4 import (
@@ -73,6 +74,7 @@ class VllmEngine:
         # Parts that are made ready, or whose answers are kept, while others fill the engine: with eight of them beside
         # 96 places no more than 55 were taken on clips, with 32 all. More would be kept from other workers.
         self.ahead = max(threads, self.slots // 3)
+        self.most_pixels: int | None = MOST_PIXELS
         self._rendering = threading.BoundedSemaphore(threads)
         self._adapters: Mapping[str, Any] = {}
         self._loop: EventLoop | None = None

@@ -22,7 +22,7 @@ from worker.engines.claim import claim, loading_alone
 from worker.engines.engine_core import STAGE_FILE, STOCK_MODEL, is_tested
 from worker.engines.event_loop import EventLoop
 from worker.engines.fold import folded
-from worker.engines.serve_args import ADAPTERS, adapter_folder, serve_args, server_args
+from worker.engines.serve_args import ADAPTERS, adapter_folder, check_extra, serve_args, server_args
 
 _log = logging.getLogger(__name__)
 Stage = Callable[[str], None]
@@ -57,6 +57,7 @@ def server_command(settings: Settings, stage: Stage) -> list[str]:
 
 def find(settings: Settings, stage: Stage) -> Path:
     """Take the GPUs, and locate the model's files, downloading them if need be. Raises `EngineUnavailable`."""
+    check_extra(settings)
     cards = gpu.cards()
     set_environment(settings, on_gpu=bool(cards))
     # Before CUDA is looked at, which importing vLLM does.
@@ -145,11 +146,13 @@ def engine_args(arguments: Sequence[str]) -> Any:
 
 def check_memory(arguments: Any, folder: Path) -> None:
     """Compare what the model needs with the cards there are. Raises `memory.NotEnoughMemory`, saying what to set."""
-    if arguments.quantization is not None:
-        return  # the arithmetic is that of 16-bit weights
+    shape, cards = memory.Shape.of(checkpoint.read_config(folder)), () if on_cpu() else gpu.cards()
+    if arguments.quantization is not None:  # the arithmetic is that of 16-bit weights
+        memory.check_split(shape, cards, arguments.tensor_parallel_size)
+        return
     memory.check(
-        memory.Shape.of(checkpoint.read_config(folder)),
-        [] if on_cpu() else gpu.cards(),
+        shape,
+        cards,
         max_model_len=arguments.max_model_len,
         tensor_parallel=arguments.tensor_parallel_size,
         adapters=arguments.max_loras if arguments.enable_lora else 0,

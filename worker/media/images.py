@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ _UPRIGHT = {
 }
 _TIFF_BITS_PER_SAMPLE = 258
 _MOST_DIRECTORIES = 10_000
+
+_LANCZOS = Image.Resampling.LANCZOS
+#: Pictures that are to be scaled down are unpacked two at a time: one of 100 megapixels takes 300 MB until it is.
+_large = threading.BoundedSemaphore(2)
 
 # Pillow's own limit is one number for the whole process and warns before it refuses; ours is checked on every frame.
 Image.MAX_IMAGE_PIXELS = None
@@ -78,10 +83,19 @@ def encode(page: Image.Image) -> bytes:
     return packed.getvalue()
 
 
-def decode(data: bytes) -> Image.Image:
-    """Unpack what `encode` packed, or a file that is `usable_as_is`, into an RGB page. Raises `UnreadableImage`."""
+def decode(data: bytes, *, most_pixels: int | None = None) -> Image.Image:
+    """Unpack what `encode` packed, or a file that is `usable_as_is`, into an RGB page, scaled down to `most_pixels`.
+
+    Raises `UnreadableImage`.
+    """
     with _unreadable_when_anything_fails():
-        return _open(io.BytesIO(data)).convert("RGB")
+        image = _open(io.BytesIO(data))
+        if most_pixels is None or image.width * image.height <= most_pixels:
+            return image.convert("RGB")
+        scale = (most_pixels / (image.width * image.height)) ** 0.5
+        with _large:
+            image.thumbnail((max(1, int(image.width * scale)), max(1, int(image.height * scale))), _LANCZOS)
+        return image.convert("RGB")
 
 
 @contextmanager
