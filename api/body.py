@@ -60,6 +60,7 @@ def read(request: Request, *, max_inputs: int, stored: Callable[[str], Upload]) 
 
     Raises `MalformedRequest`, `InvalidRequest`, `UnsupportedMedia`, `EmptyInput`.
     """
+    _check_encoding(request)
     match request.mimetype:
         case "application/json":
             fields, files = read_json(whole(request)), []
@@ -79,8 +80,14 @@ def submission(job: JobRequest, uploads: Sequence[Upload], *, max_inputs: int) -
     return Submission(job, params, tuple(uploads))
 
 
+def _check_encoding(request: Request) -> None:
+    if (encoding := request.headers.get("Content-Encoding", "identity")).lower() != "identity":
+        raise UnsupportedMedia(f"Send the body as it is, without Content-Encoding: {encoding}.")
+
+
 def whole(request: Request) -> bytes:
-    """Read a body. Raises `RequestEntityTooLarge`."""
+    """Read a body. Raises `RequestEntityTooLarge`, `UnsupportedMedia`."""
+    _check_encoding(request)
     body = request.get_data(cache=False)
     # Of a body that came without a length no more than the limit is read, and what lies beyond is left out silently.
     if request.content_length is None and len(body) == request.max_content_length:

@@ -23,7 +23,8 @@ from phi4.params import PARAMS
 _log = logging.getLogger(__name__)
 #: The longest a request may wait for a job.
 _MOST_WAIT_S = 60
-_WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\d{1,4}))?(?:$|[,;\s])")
+#: RFC 7240: names in any case, values with quotes or without.
+_WAIT = re.compile(r"(?:^|[,;\s])wait(?:\s*=\s*(\"?)(\d{1,9})\1)?(?:$|[,;\s])", re.IGNORECASE)
 _RETRY_AFTER_S = 1
 
 
@@ -141,7 +142,7 @@ def _wait(services: Services, job: Job, seconds: int | None, holds: Callable[[Jo
 
 def _preferred_wait() -> int | None:
     match = _WAIT.search(request.headers.get("Prefer", ""))
-    return min(int(match.group(1) or _MOST_WAIT_S), _MOST_WAIT_S) if match else None
+    return min(int(match.group(2) or _MOST_WAIT_S), _MOST_WAIT_S) if match else None
 
 
 def _idempotency_key() -> str:
@@ -163,7 +164,8 @@ def _int_argument(name: str, default: int, least: int, most: int) -> int:
     text = request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:9]) <= most:
+    # Of bounded length: Python refuses to read thousands of digits.
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= most:
         raise invalid(name, f"must be a whole number from {least} to {most}")
     return int(text)
 

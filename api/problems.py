@@ -67,7 +67,7 @@ _RETRY_AFTER_S = {408: 5, 429: 5, 503: 3, 409: 1}
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "malformed_request"}
 _HTTP_DETAILS = {
     404: "There is no such address; /docs lists all of them.",
-    413: "The request is larger than this service accepts (PHI4_MAX_BODY_MB).",
+    413: "The request is larger than this service accepts (PHI4_MAX_BODY_MB), or its form fields beside files (4 MB).",
 }
 #: So many wrong fields are told of one request, and so much of each one's name.
 _MOST_ERRORS, _LONGEST_NAME = 100, 100

@@ -1,5 +1,5 @@
 """`python -m cli` is `phi4`, where the package is not installed."""
 
-from cli.main import app
+from cli.entry import main
 
-app(prog_name="phi4")
+main()

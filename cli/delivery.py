@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cli import show
+from cli.inputs import STDIN
 from cli.remote import Job
 from cli.show import Fault, Progress
 from phi4.job import Status
@@ -99,16 +101,30 @@ class Delivery:
 
 
 def file_names(asked: Sequence[Asked], suffix: str) -> list[str]:
-    """Name a file for each job after its input, numbered where two inputs have one name."""
+    """Name a file for each job after its input: with its ending where it tells it from others, else numbered.
+
+    A number changes its owner when a file is added before it.
+    """
     names: dict[str, None] = {}
+    endings = Counter(stem for stem, _ in {(_stem(one), _ending(one)) for one in asked})
     for one in asked:
-        place, count = str(one.place or Path(one.name).stem), 1
+        place, count = _stem(one), 1
+        if endings[place] > 1:
+            place += _ending(one)
         name = f"{place}{suffix}"
         while name in names:
             count += 1
             name = f"{place}-{count}{suffix}"
         names[name] = None
     return list(names)
+
+
+def _stem(one: Asked) -> str:
+    return str(one.place or Path(one.name).stem)
+
+
+def _ending(one: Asked) -> str:
+    return one.files[0].suffix if one.files else ""
 
 
 def undone(asked: Sequence[Asked], wanted: Wanted) -> list[Asked]:
@@ -124,6 +140,8 @@ def undone(asked: Sequence[Asked], wanted: Wanted) -> list[Asked]:
 
 
 def _is_done(target: Path, files: Sequence[Path]) -> bool:
+    if STDIN in files:
+        return False  # nobody knows what came through it before
     try:
         return target.stat().st_mtime >= max(file.stat().st_mtime for file in files)
     except OSError:

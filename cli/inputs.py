@@ -10,7 +10,7 @@ from pathlib import Path
 from phi4.media_type import HEAD_BYTES, KINDS, sniff
 from phi4.params import JobType
 
-_STDIN = Path("/dev/stdin")
+STDIN = Path("/dev/stdin")
 
 
 class NothingFound(Exception):
@@ -33,7 +33,7 @@ def found(named: Sequence[Path], job_type: JobType) -> list[Source]:
 
 def _found(path: Path, job_type: JobType) -> Iterator[Source]:
     if str(path) == "-":
-        yield Source(_STDIN, "stdin", Path("stdin"))
+        yield Source(STDIN, "stdin", Path("stdin"))
     elif path.is_dir():
         yield from _of_folder(path, job_type)
     elif path.exists() or not glob.has_magic(str(path)):

@@ -46,7 +46,7 @@ def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
     except Unreachable as error:
         show.complain(error.message)
         return 1
-    if wished > 1:
+    if wished > 1 or wished > len(asked):
         show.say(_summary(len(asked) - delivery.faulty, wished - len(asked), delivery.faulty))
     return 1 if delivery.faulty else 0
 

@@ -138,12 +138,15 @@ def _access() -> Iterator[Access]:
 
 @contextmanager
 def _redis_url(settings: Settings) -> Iterator[str]:
+    from cli import show
     from cli.embedded import AlreadyRunning, EmbeddedValkey, url_of_running
 
     folder = settings.data_dir / "valkey"
     if "redis_url" in settings.model_fields_set:
         yield settings.redis_url
         return
+    if not folder.exists():
+        show.say(f"No service has run in {settings.data_dir.resolve()} yet: keys made here are for one that will.")
     try:
         valkey = EmbeddedValkey(folder)
     except AlreadyRunning:

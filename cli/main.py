@@ -149,7 +149,14 @@ def up(port: _Port = None, data_dir: _DataDir = None) -> None:
 
 
 @app.command()
-def demo(port: _Port = None, data_dir: _DataDir = None) -> None:
+def demo(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Where to listen.  [default: $PORT, or a free one]")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where to keep jobs.  [default: $PHI4_DATA_DIR, or a temporary folder]")
+    ] = None,
+) -> None:
     """Start a service, send it the examples, and stop it again."""
     from cli.demo import demo as run_demo
 

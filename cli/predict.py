@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cli import show
 from phi4.errors import EngineDead, InputError, Phi4Error, TooManyPages
+from phi4.media_type import HEAD_BYTES, sniff
 from phi4.results import joined
 from phi4.settings import Settings
 from worker.engines.base import Answer, AskImages, Call, Chat, Engine, ReadPage, Task, TranscribeClip, Turn
@@ -92,10 +93,10 @@ def read_batch(path: Path) -> list[Request]:
     images may be URLs. Raises `BadRequests`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequests(f"{path} cannot be read: {error}.") from None
-    requests = [_read_line(path, n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    requests = [_read_line(path, n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     names = [request.name for request in requests]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadRequests(f"{path}: the name {repeated!r} is given twice.")
@@ -113,7 +114,7 @@ def _read_line(path: Path, number: int, text: str) -> Request:
         why = first["msg"].removeprefix("Value error, ")
         known = ", ".join(sorted(_Line.model_fields))
         raise BadRequests(f"{path}, line {number}: {field}{why} (a line takes {known}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequests(f"{path}, line {number}: {error}.") from None
     pictures = [*line.images, *([line.image] if line.image is not None else [])]
     return Request(
@@ -281,8 +282,8 @@ def _pages(source: str | Path, settings: Settings) -> Iterator[Image]:
 
 def _pages_of(path: Path, settings: Settings) -> Iterator[Image]:
     with path.open("rb") as file:
-        is_pdf = file.read(5) == b"%PDF-"
-    if not is_pdf:
+        media = sniff(file.read(HEAD_BYTES))
+    if media is None or media.kind != "pdf":
         yield from images.frames(path, max_pixels=settings.max_pixels)
         return
     for _, page in pdf.pages(path, range(1, pdf.page_count(path) + 1), dpi=_DPI, max_pixels=settings.max_pixels):

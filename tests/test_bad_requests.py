@@ -74,6 +74,11 @@ BAD: dict[str, Bad] = {
     "more strings than a request needs, and no end": body('[["' + '" "' * 200_000),
     "a string of quotes without end": body("[" + "," * 60_000 + '"' + '\\"' * 1_000_000),
     "text": Bad(415, "unsupported_media_type", request={"content": "x", "headers": {"Content-Type": "text/plain"}}),
+    "packed JSON": Bad(
+        415,
+        "unsupported_media_type",
+        request={"content": b"\x1f\x8b\x08", "headers": JSON | {"Content-Encoding": "gzip"}},
+    ),
     "no content type": Bad(415, "unsupported_media_type", request={"content": json.dumps(JOB)}),
     "a plain form": Bad(415, "unsupported_media_type", request={"data": {"type": "ocr"}}),
     "multipart without a boundary": Bad(
@@ -192,6 +197,7 @@ def test_a_bad_request_is_refused_with_its_reason(service: Service, bad: Bad) ->
         ("wait=abc", "wait"),
         ("wait=-1", "wait"),
         ("wait=61", "wait"),
+        ("wait=00000000070", "wait"),
         ("wait=1.5", "wait"),
         ("wait=", "wait"),
         ("include=x", "include"),

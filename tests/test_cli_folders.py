@@ -90,6 +90,34 @@ def test_a_second_run_does_what_is_left(phi4: Command, api: Scripted, scans: Pat
     assert len(api.submissions) == 5
 
 
+def test_a_file_that_comes_in_between_keeps_nobody_elses_result(
+    phi4: Command, api: Scripted, scans: Path, tmp_path: Path
+) -> None:
+    """Names that differ by their ending alone keep it, so that each result stays its input's."""
+    out = tmp_path / "text"
+    (scans / "b.gif").write_bytes(png())
+    phi4("ocr", scans, "--out", out)
+    first = written(out)
+    (scans / "b.bmp").write_bytes((scans / "b.png").read_bytes())
+    os.utime(scans / "b.bmp", (1, 1))
+    api.submissions.clear()
+
+    phi4("ocr", scans, "--out", out)
+
+    assert first == ["a.md", "b.gif.md", "b.png.md", "deep/er/b.md"]
+    assert written(out) == sorted([*first, "b.bmp.md"])
+    assert len(api.submissions) == 1
+
+
+def test_a_single_file_that_was_done_before_is_told(phi4: Command, scans: Path, tmp_path: Path) -> None:
+    """Another file of that name may be meant."""
+    phi4("ocr", scans / "a.jpg", "--out", tmp_path / "text")
+
+    again = phi4("ocr", scans / "a.jpg", "--out", tmp_path / "text")
+
+    assert again.stderr.splitlines() == ["1 done before (--again does all)"]
+
+
 def test_one_bad_file_does_not_end_the_run(phi4: Command, scans: Path, tmp_path: Path) -> None:
     """The others are written; the exit code and the last line tell."""
     out = tmp_path / "text"

@@ -180,6 +180,8 @@ def test_every_frame_of_a_tiff_is_a_page(tmp_path: Path) -> None:
     assert frame_count(path) == 3
     assert [page.size for page in pages] == [(40, 30), (50, 20), (30, 60)]
     assert [page.getpixel((9, 9)) for page in pages] == [RED, (7, 7, 7), BLUE]
+    asked = frames(path, max_pixels=MAX_PIXELS, numbers=[3, 1])
+    assert [page.size for page in asked] == [(30, 60), (40, 30)]
 
 
 @pytest.mark.parametrize(("format", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])

@@ -232,3 +232,14 @@ def test_a_missing_file_is_not_blamed_on_the_caller(path: Path) -> None:
     """A path that leads nowhere is the service's fault, so it stays a `FileNotFoundError`."""
     with pytest.raises(FileNotFoundError):
         page_count(path)
+
+
+def test_an_error_is_not_another_files(path: Path) -> None:
+    """PDFium keeps the last one, and sets none of its own for a file without pages."""
+    path.write_bytes(encrypted())
+    with pytest.raises(EncryptedPdf):
+        page_count(path)
+
+    path.write_bytes(with_pages())
+    with pytest.raises(UnreadablePdf):
+        page_count(path)

@@ -200,9 +200,25 @@ def test_ctrl_c_waits_for_no_answer(inputs: Path) -> None:
     assert code == 130
 
 
+def test_a_document_need_not_begin_at_the_first_byte(inputs: Path) -> None:
+    """As for the service."""
+    (inputs / "late.pdf").write_bytes(b"\n\n" + pdf(1))
+
+    assert predict("--image", inputs / "late.pdf").stdout.startswith("page ")
+
+
+def test_a_batch_is_cut_at_line_breaks_alone(inputs: Path) -> None:
+    """JSON may hold other signs that separate lines, and files may begin with a mark of their encoding."""
+    batch = inputs / "requests.jsonl"
+    batch.write_text('\ufeff{"image": "a.png", "prompt": "a\u2028b"}\n', encoding="utf-8")
+
+    assert predict("--batch-input", batch, "--output-dir", inputs / "out").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("[" * 100_000, "line 1: maximum recursion depth exceeded"),
         ("{", "line 1: Expecting property name"),
         ("[]", "line 1: Input should be a valid dictionary"),
         (

@@ -173,6 +173,15 @@ def test_prefer_wait_gives_the_end_with_its_result(service: Service) -> None:
     assert "Retry-After" not in response.headers
 
 
+@pytest.mark.parametrize("prefer", ["Wait=20", 'wait="20"', "WAIT = 20; foo=1", "wait=99999"])
+def test_preferences_are_written_in_many_ways(service: Service, prefer: str) -> None:
+    """RFC 7240: names in any case, values with quotes; what is longer than is waited for is cut."""
+    response = service.http.post("/v1/jobs", data={"type": "ocr"}, files={"file": png()}, headers={"Prefer": prefer})
+
+    applied = "wait=60" if "9" in prefer else "wait=20"
+    assert (response.status_code, response.headers["Preference-Applied"]) == (200, applied)
+
+
 def test_prefer_wait_gives_202_when_the_time_is_over(service: Service) -> None:
     """The job goes on; the answer is that of a job without `Prefer`."""
     data = {"type": "ocr", "params": json.dumps({"prompt": "sleep 60"})}

@@ -237,7 +237,7 @@ def test_a_child_that_outlives_its_grace_is_killed_with_its_group(tmp_path: Path
     await_end_of(journal)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_drains_and_reaches_the_child_only(tmp_path: Path, number: int) -> None:
     """A child drains in its own time with its helpers untouched; the supervisor then exits with 0."""
     journal, go_on = tmp_path / "journal", tmp_path / "go on"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from phi4 import results
@@ -70,7 +70,11 @@ class Finish:
             self._blobs.put(key, self._blobs.get(earlier.result))
         except BlobMissing:  # the earlier job was deleted in between
             return False
-        reported = self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in inputs])
+        known = [
+            replace(one, pages=before.pages, seconds=before.seconds)
+            for one, before in zip(inputs, earlier.inputs, strict=True)
+        ]
+        reported = self._store.work.reuse(prepare, earlier, key, [one.to_json() for one in known])
         self._reports.follow(prepare, reported)
         return True
 

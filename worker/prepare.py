@@ -8,7 +8,7 @@ import wave
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +173,9 @@ class Prepare:
 
     def _frames(self, path: Path, number: int, one: Input, pages: list[int]) -> Iterator[_Page]:
         as_is = images.usable_as_is(path)
-        wanted = set(pages)
-        frames = islice(images.frames(path, max_pixels=self._settings.max_pixels), max(wanted, default=0))
-        for page, image in enumerate(frames, start=1):
-            if page in wanted:
-                yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
+        frames = images.frames(path, max_pixels=self._settings.max_pixels, numbers=pages)
+        for page, image in zip(pages, frames, strict=True):
+            yield _Page(number, page, None if as_is else image, one.blob, one.sha256, size=image.size)
 
     def _page_spec(self, unit: Unit, name: str, page: _Page) -> Spec:
         spec: Spec = {"input": page.input, "page": page.number}

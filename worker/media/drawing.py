@@ -69,19 +69,20 @@ def _open(path: str) -> Any:
     try:
         document = PdfDocument(Path(path))
     except PdfiumError as error:
-        raise _named(error) from error
+        raise _named(error, path) from error
     try:
         document.init_forms()
         if len(document) == 0:
             raise UnreadablePdf("The PDF has no pages.")
     except (PdfiumError, InputError) as error:
         document.close()
-        raise error if isinstance(error, InputError) else _named(error) from error
+        raise error if isinstance(error, InputError) else _named(error, path) from error
     return document
 
 
-def _named(error: Any) -> InputError:
-    is_locked = error.err_code in (FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY)
+def _named(error: Any, path: str) -> InputError:
+    # Of a file without pages PDFium sets no error, and the last one may have been another file's.
+    is_locked = error.err_code in (FPDF_ERR_PASSWORD, FPDF_ERR_SECURITY) and b"/Encrypt" in Path(path).read_bytes()
     return EncryptedPdf() if is_locked else UnreadablePdf(reason=str(error))
 
 

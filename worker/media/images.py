@@ -7,7 +7,7 @@ import mmap
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -42,15 +42,16 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def frames(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
-    """Yield every page, decoded in full, upright, RGB, transparency on white; animations give their first frame.
+def frames(path: Path, *, max_pixels: int, numbers: Iterable[int] | None = None) -> Iterator[Image.Image]:
+    """Yield pages, decoded in full, upright, RGB, transparency on white; animations give their first frame.
 
-    Raises `EmptyInput`, `UnreadableImage`, `ImageTooLarge` (before decoding) or `ImageTooSmall`.
+    All of them, or those of these `numbers`, from 1 on and in this order. Raises `EmptyInput`, `UnreadableImage`,
+    `ImageTooLarge` (before decoding) or `ImageTooSmall`.
     """
     with path.open("rb") as file, _unreadable_when_anything_fails():
         image = _open(file)
-        pages = ImageSequence.Iterator(image) if image.format == "TIFF" else iter([image])
-        for page in pages:
+        pages = ImageSequence.Iterator(image) if image.format == "TIFF" else [image]
+        for page in pages if numbers is None else (pages[number - 1] for number in numbers):
             _check_size(page, max_pixels)
             yield _to_page(page)
 
