@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+_PROGRAM = "phi4"
 _NOWHERE = Path(os.devnull)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -16,13 +17,13 @@ def main() -> None:
     try:
         from cli.main import app
     except ModuleNotFoundError as error:
-        sys.exit(f'phi4: {error.name} is not installed; the command wants pip install "phi4-service[local]"')
+        sys.exit(f'{_PROGRAM}: {error.name} is not installed; the command wants pip install "phi4-service[local]"')
     if sys.stdout is None:  # closed by whoever started this
         sys.stdout = _NOWHERE.open("w", encoding="utf-8")
     try:
-        app(prog_name="phi4")
+        app(prog_name=_PROGRAM)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         sys.stdout = _NOWHERE.open("w", encoding="utf-8")  # what is left cannot be written at exit either
-        sys.exit(f"phi4: the output cannot be written: {error.strerror}")
+        sys.exit(f"{_PROGRAM}: the output cannot be written: {error.strerror}")
