@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from tests.browser import Tab
+    from tests.recordings import Sound
     from tests.s3 import S3
     from worker.engines.vllm import VllmEngine
 
@@ -240,6 +241,14 @@ def s3() -> Iterator[S3]:
 
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def speech() -> Sound:
+    """Ten seconds of a man reading, with pauses of half a second to a second."""
+    from tests.recordings import packaged
+
+    return packaged("beckett.wav")
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,6 @@ from worker.media.completeness import check_whole
 
 
 @pytest.fixture(scope="module")
-def speech() -> Sound:
-    """Ten seconds of a man reading, with pauses of half a second to a second."""
-    return packaged("beckett.wav")
-
-
-@pytest.fixture(scope="module")
 def unbroken() -> Sound:
     """Forty seconds of speech without any pause."""
     phrase = packaged("clone-test.wav")[12_000:62_000]

@@ -20,17 +20,10 @@ from tests.recordings import (
     Sound,
     assert_in_order,
     heard,
-    packaged,
     quiet,
     write,
 )
 from worker.media.audio import open_recording
-
-
-@pytest.fixture(scope="module")
-def speech() -> Sound:
-    """Ten seconds of a man reading, with pauses of half a second to a second."""
-    return packaged("beckett.wav")
 
 
 @pytest.fixture
