@@ -272,6 +272,27 @@ def test_a_gpu_is_judged_as_its_worker_will_judge_it(doctor: Examine, gpu_path: 
     assert (otherwise["GPU"][0], told["GPU"][0]) == ("not ok", "ok")
 
 
+@pytest.mark.parametrize("fp8", ["none", "all"])
+def test_a_split_that_cannot_be_is_told_in_any_precision(doctor: Examine, gpu_path: Path, fp8: str) -> None:
+    """Eight bits take other memory, but no other number of cards."""
+    path = write_smi(gpu_path, H200)
+
+    _, told = doctor(PHI4_ENGINE="vllm", PATH=path, PHI4_FP8=fp8, TENSOR_PARALLEL_SIZE="2")
+
+    assert told["GPU"][0] == "not ok"
+    assert "TENSOR_PARALLEL_SIZE=2 needs as many GPUs" in told["GPU"][1]
+
+
+@pytest.mark.parametrize("argument", ["--max-num-seqs 8", "--max-model-len=4096"])
+def test_a_setting_that_is_said_twice_is_told(doctor: Examine, gpu_path: Path, argument: str) -> None:
+    """Before a worker refuses to start with it."""
+    path = write_smi(gpu_path, H200)
+
+    _, told = doctor(PHI4_ENGINE="vllm", PATH=path, PHI4_EXTRA_SERVE_ARGS=argument)
+
+    assert told["GPU"][0] == "not ok"
+
+
 def test_a_shared_gpu_is_judged_by_the_share_that_is_asked_for(doctor: Examine, gpu_path: Path) -> None:
     """Two workers on one card: half of it is in use, and the other half is enough."""
     path = write_smi(gpu_path, "0, GPU-0aa1, NVIDIA H100, 580.65.06, 81559, 44000, Disabled")

@@ -170,3 +170,15 @@ def test_another_engine_s_answer_is_not_given(own_service: OwnService) -> None:
     job = ask(service)
 
     assert (job["engine"], job.get("cached")) == ("other", None)
+
+
+def test_an_answer_in_eight_bits_is_not_given_in_sixteen(own_service: OwnService) -> None:
+    """Nor the other way round: it is another model's."""
+    service = own_service(PHI4_RESULT_CACHE="1")
+    ask(service)
+    side = service.processes.pop("side")
+    side.terminate()
+    side.wait(30)
+    service.start("other", "worker", "side", PHI4_METRICS_PORT="0", PHI4_FP8="all")
+
+    assert ask(service).get("cached") is None
