@@ -53,6 +53,10 @@ class Service:
             raise RuntimeError(f"{job['id']} {job['status']}: {job.get('error')}")
         return job
 
+    def cancel(self, job: dict[str, Any]) -> dict[str, Any]:
+        """End a job; one that has ended stays as it is."""
+        return dict(self.http.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status().json())
+
     def rss_mb(self, role: str) -> float:
         """Resident memory of a role's processes (api, infer or side), pages that they share counted once (PSS)."""
         return sum(p.memory_full_info().pss for p in processes(role)) / 1e6

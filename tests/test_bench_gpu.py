@@ -139,7 +139,19 @@ def test_pages_and_clips_are_measured_together(inputs: Inputs, two_of_each: Serv
     rates = mixed_per_second(two_of_each, kinds, tokens={"pages": 5, "clips": 6})
 
     assert list(rates) == ["pages", "clips"]
-    assert max(rates.values()) > 0
+    assert rates["pages"] > 0
+
+
+def test_what_is_left_of_a_mix_is_cancelled(inputs: Inputs, two_of_each: Service) -> None:
+    """When all of the first kind are through, nothing of the others holds up what is measured next."""
+    kinds = {"pages": inputs.pages(1), "clips": inputs.clips(4) * 50}
+
+    rates = mixed_per_second(two_of_each, kinds, tokens={"pages": 5, "clips": 6})
+
+    assert rates["pages"] > 0
+    listed = two_of_each.http.get("/v1/jobs", params={"status": "in_progress"}).json()
+    assert listed["data"] == []
+    assert not any(two_of_each.http.get("/health").json()["queues"].values())
 
 
 def test_an_answer_of_another_length_ends_the_run(inputs: Inputs, service: Any) -> None:
@@ -163,14 +175,18 @@ def test_the_visible_gpus_are_put_back(before: str | None, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("pages", "clips", "rates"),
     [
-        pytest.param([101, 102, 103, 110], [102, 104], {"pages": 0.75, "clips": 0.5}, id="clips were through first"),
-        pytest.param([101, 102], [110, 120], {"pages": 1.0, "clips": 0.0}, id="pages starved the clips"),
-        pytest.param([100], [100], {"pages": 1.0, "clips": 1.0}, id="all within a second"),
+        pytest.param([101, 102, 103, 110], [102, 103, 104], {"pages": 0.75, "clips": 0.75}, id="clips were through"),
+        pytest.param([101, 102, 103, 110], [101, 111], {"pages": 0.4, "clips": 0.1}, id="a clip was left over"),
+        pytest.param([101, 102, 103, 104], [110, 111, 120], {"pages": 1.0, "clips": 0.0}, id="pages starved the clips"),
+        pytest.param([101, 102, 103, 104], [], {"pages": 1.0, "clips": 0.0}, id="no clip at all"),
+        pytest.param([100] * 4, [100] * 3, {"pages": 4.0, "clips": 3.0}, id="all within a second"),
     ],
 )
 def test_a_mix_counts_only_while_there_is_one(pages: list[float], clips: list[float], rates: dict[str, float]) -> None:
     """What ends after the other kind is through had the engine to itself."""
-    assert rates_while_all_ran({"pages": pages, "clips": clips}, began=100) == rates
+    ends = {"pages": pages, "clips": clips}
+
+    assert rates_while_all_ran(ends, began=100, numbers={"pages": 4, "clips": 3}) == rates
 
 
 def test_the_table_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

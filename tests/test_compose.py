@@ -18,13 +18,14 @@ from dotenv import dotenv_values
 
 from phi4.settings import Settings, load, variable_of
 from tests.conftest import ROOT
+from worker.engines.serve_args import MemoryTerms
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "gpu.Dockerfile").read_text()
 #: Read by compose itself, not by the service.
 COMPOSE_ONLY = {"PHI4_GPU_COUNT"}
-WORKERS = ("worker-side", "worker-gpu", "worker-cpu")
+WORKERS = ("worker-side", "worker-gpu", "worker-speech", "worker-cpu")
 
 
 def test_compose_itself_takes_the_file() -> None:
@@ -32,7 +33,7 @@ def test_compose_itself_takes_the_file() -> None:
     command = ["docker", "compose"]
     if shutil.which("docker") is None or subprocess.run([*command, "version"], capture_output=True).returncode:
         pytest.skip("`docker compose` is not installed")
-    profiles = ["--profile", "cpu", "--profile", "monitoring"]
+    profiles = [word for name in ("cpu", "speech", "monitoring") for word in ("--profile", name)]
     ran = subprocess.run(
         [*command, *profiles, "config", "--quiet"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
@@ -109,6 +110,18 @@ def test_the_gpu_worker_keeps_its_model_and_has_room_for_vllm() -> None:
     assert worker["shm_size"] == "8gb"
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert "HF_HOME=/models" in DOCKERFILE
+
+
+def test_a_speech_worker_stands_beside_the_gpu_worker() -> None:
+    """It differs in what it serves and in its share of the memory, which wins over the one in .env."""
+    gpu, speech = dict(SERVICES["worker-gpu"]), dict(SERVICES["worker-speech"])
+    ours = speech.pop("environment")
+    extra = ours.pop("PHI4_EXTRA_SERVE_ARGS").replace("${PHI4_EXTRA_SERVE_ARGS:-}", "--gpu-memory-utilization 0.6")
+    settings = load(serve=ours.pop("PHI4_SERVE"), extra_serve_args=extra)
+
+    assert (speech.pop("profiles"), ours) == (["speech"], gpu.pop("environment"))
+    assert speech == gpu
+    assert (settings.serve, MemoryTerms.of(settings).utilization) == ("speech", 0.3)
 
 
 def test_containers_can_do_no_more_than_they_need() -> None:

@@ -41,13 +41,14 @@ _HOW = {
     "fp8": "our encoders, adapter folded into the weights, PHI4_FP8=all",
     "fp8_service": "our encoders, adapter folded into the weights, PHI4_FP8=all",
     "mixed": "vLLM's own model, adapters at run time",
+    "one_worker": "one worker, our encoders, adapters at run time",
     "one_worker_mixed": "one worker, our encoders, adapters at run time",
     "side_by_side": "two workers on one card, each with its adapter folded into the weights; of the memory, "
     + " and ".join(f"{serve} has {share}" for serve, share in _SHARES.items()),
 }
 #: What can be measured apart; the ratio of service and engine wants both in one run.
 GROUPS = (
-    *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "one_worker_mixed", "side_by_side"),
+    *("stock", "service", "tuned_service", "tuned", "fp8", "fp8_outputs", "one_worker", "side_by_side"),
     *("two_workers", "tensor_parallel"),
 )
 #: An assumption for the figures of cost, about what one H200 costs to rent.
@@ -94,7 +95,7 @@ class Bench:
             yield from self._fp8()
         if "fp8_outputs" in groups:
             yield from self._outputs()
-        if "one_worker_mixed" in groups:
+        if "one_worker" in groups:
             yield from self._one_worker()
         if "side_by_side" in groups:
             yield from self._side_by_side()
@@ -115,7 +116,7 @@ class Bench:
                 yield self._ratio("service_to_raw_ratio", alone, raw)
             if len(self.kinds) == len(KINDS):
                 yield self._one_at_a_time(service)
-                yield from self._mixed(service, "mixed", self.size.mixed, alone)
+                yield from self._mixed(service, "mixed", alone)
 
     def _tuned_service(self, kind: str, serve: str) -> Iterator[Figure]:
         with self._service(serve=serve) as service:
@@ -154,10 +155,10 @@ class Bench:
             )
 
     def _one_worker(self) -> Iterator[Figure]:
-        """Both kinds at once, one worker for both."""
+        """Each kind alone and both at once, one worker for both."""
         with self._service() as service:
-            self._warm_up(service)
-            yield from self._mixed(service, "one_worker_mixed", self.size.side_by_side)
+            alone = yield from self._whole(service, "one_worker", KINDS)
+            yield from self._mixed(service, "one_worker_mixed", alone)
 
     def _side_by_side(self) -> Iterator[Figure]:
         """Both kinds at once, one worker for each on the same card."""
@@ -167,7 +168,7 @@ class Bench:
             stack.enter_context(one_more(service, self.gpus[0], PHI4_SERVE="speech", **speech))
             wait_for(service, infer=2, side=self.side_workers)
             self._warm_up(service)
-            yield from self._mixed(service, "side_by_side", self.size.side_by_side)
+            yield from self._mixed(service, "side_by_side")
 
     def _warm_up(self, service: Service) -> None:
         for kind in KINDS:
@@ -236,16 +237,15 @@ class Bench:
         conditions = f"{number} pages as jobs, one after the other, {tokens} tokens each"
         return Figure("one_at_a_time_pages_per_second", round(rate, 3), "pages/s", conditions)
 
-    def _mixed(
-        self, service: Service, name: str, numbers: Mapping[str, int], alone: Mapping[str, float] | None = None
-    ) -> Iterator[Figure]:
+    def _mixed(self, service: Service, name: str, alone: Mapping[str, float] | None = None) -> Iterator[Figure]:
         """Pages and clips at once: each must go on."""
+        numbers = self.size.mixed
         kinds = {kind: self._samples(kind, number) for kind, number in numbers.items()}
         with watching(service, self.watch, name):
             rates = mixed_per_second(service, kinds, tokens=self.size.tokens)
         for kind, rate in rates.items():
             conditions = (
-                f"{numbers['pages']} pages and {numbers['clips']} clips sent in turn, counted while there were both; "
+                f"{numbers['pages']} pages and up to {numbers['clips']} clips in turn, counted while there were both; "
                 + _HOW[name]
                 + (f"; {rate / alone[kind]:.2f} of its rate alone" if alone else "")
             )

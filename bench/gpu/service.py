@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,21 +92,40 @@ def mixed_per_second(
 ) -> dict[str, float]:
     """Send samples of several kinds in turn, and say how many of each were done a second while there were all kinds.
 
-    `tokens`, the length of an answer, is by kind.
+    All of the first kind are waited for, as in `per_second`; what is left of the others then is cancelled. `tokens`,
+    the length of an answer, is by kind.
     """
-    columns = [[(kind, (sample, tokens[kind])) for sample in samples] for kind, samples in kinds.items()]
+    first, *_ = kinds
+    over = threading.Event()
+
+    def send(kind: str, sample: Sample) -> dict[str, Any] | None:
+        return None if over.is_set() else _submit(service, sample, tokens[kind])
+
+    def end(job: dict[str, Any] | None) -> dict[str, Any] | None:
+        return job and service.cancel(job)
+
+    columns = [[(kind, sample) for sample in samples] for kind, samples in kinds.items()]
     in_turn = [asked for asked in chain.from_iterable(zip_longest(*columns)) if asked is not None]
     began = time.time()
+    with ThreadPoolExecutor(_CLIENTS) as clients:
+        sent = [(kind, clients.submit(send, kind, sample)) for kind, sample in in_turn]
+        ended = [(first, service.ended(job.result())) for kind, job in sent if kind == first]
+        over.set()
+        others = [(kind, job.result()) for kind, job in sent if kind != first]
+        ended += zip((kind for kind, _ in others), clients.map(end, (job for _, job in others)), strict=True)
     ends: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for (kind, _), job in zip(in_turn, _done(service, [asked for _, asked in in_turn]), strict=True):
-        ends[kind].append(job["completed_at"])
-    return rates_while_all_ran(ends, began)
+    for kind, job in ended:
+        if job is not None and job["status"] == "completed":
+            ends[kind].append(_check(job, tokens[kind])["completed_at"])
+    return rates_while_all_ran(ends, began, {kind: len(samples) for kind, samples in kinds.items()})
 
 
-def rates_while_all_ran(ends: Mapping[str, Sequence[float]], began: float) -> dict[str, float]:
+def rates_while_all_ran(
+    ends: Mapping[str, Sequence[float]], began: float, numbers: Mapping[str, int]
+) -> dict[str, float]:
     """Count what ended of each kind until the first kind was through, a second."""
-    until = min(max(times) for times in ends.values())
-    return {name: sum(t <= until for t in times) / max(1.0, until - began) for name, times in ends.items()}
+    until = min(max(times) for kind, times in ends.items() if len(times) == numbers[kind])
+    return {kind: sum(t <= until for t in times) / max(1.0, until - began) for kind, times in ends.items()}
 
 
 def one_at_a_time(service: Service, samples: Sequence[Sample], *, tokens: int) -> float:
