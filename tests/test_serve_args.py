@@ -131,9 +131,19 @@ def test_what_has_a_setting_of_its_own_is_said_there(extra: str, variable: str) 
         check_extra(load(extra_serve_args=extra))
 
 
-def test_other_arguments_are_nobody_elses() -> None:
+@pytest.mark.parametrize("extra", ["--mm-processor-cache-gb 4", "--mm_processor_cache_gb=0.5"])
+def test_vllms_cache_of_prepared_files_stays_off(extra: str) -> None:
+    """Several threads prepare prompts, and a clip beside a picture is not the clip alone."""
+    with pytest.raises(EngineUnavailable, match="--mm-processor-cache-gb: take it out"):
+        check_extra(load(extra_serve_args=extra))
+
+
+@pytest.mark.parametrize(
+    "extra", ["--gpu-memory-utilization 0.5 --max-num-batched-tokens 4096", "--mm-processor-cache-gb 0"]
+)
+def test_other_arguments_are_nobody_elses(extra: str) -> None:
     """Whatever vLLM knows."""
-    check_extra(load(extra_serve_args="--gpu-memory-utilization 0.5 --max-num-batched-tokens 4096"))
+    check_extra(load(extra_serve_args=extra))
 
 
 @pytest.mark.parametrize(("length", "images"), [(1_024, 1), (8_192, 15), (16_384, 30), (131_072, 64)])

@@ -32,6 +32,7 @@ _OURS = {
     "max-num-seqs": "max_in_flight",
     "tensor-parallel-size": "tensor_parallel_size",
 }
+_PROCESSOR_CACHE = "mm-processor-cache-gb"
 #: The cheapest picture costs about this many tokens, so no prompt holds more of them than the context divided by it.
 _CHEAPEST_IMAGE = 545
 #: Ranks vLLM has adapter buffers for.
@@ -90,7 +91,7 @@ def serve_args(settings: Settings, checkpoint: Path, *, on_cpu: bool, tuned: boo
         # The worker looks at every piece of every answer: thousands a second, were each a token.
         *("--stream-interval", str(STREAM_INTERVAL)),
         # Pages are new every time; the cache would cost memory twice and is not safe for several threads.
-        *("--mm-processor-cache-gb", "0"),
+        *(f"--{_PROCESSOR_CACHE}", "0"),
         *("--renderer-num-workers", str(render_threads)),
         # Else vLLM chooses for each schema, but holds every answer by what the first one got: schemas that this cannot
         # hold would pass, and which ones those are would depend on who came first. White space between the parts of
@@ -158,18 +159,26 @@ class MemoryTerms:
         return cls(
             adapters=len(ADAPTERS) if settings.serve == "all" else 0,
             kv_item_bytes=1 if "fp8" in cache else 2,
-            utilization=_share(given.get("gpu-memory-utilization", "")),
+            utilization=_number(given.get("gpu-memory-utilization", ""), UTILIZATION),
             counts=settings.fp8 not in ("weights", "all") and "quantization" not in given,
         )
 
 
 def check_extra(settings: Settings) -> None:
-    """Raise `EngineUnavailable` when PHI4_EXTRA_SERVE_ARGS says what has a setting of its own."""
-    for name in _arguments(shlex.split(settings.extra_serve_args)):
+    """Raise `EngineUnavailable` when PHI4_EXTRA_SERVE_ARGS says what has a setting of its own, or does harm."""
+    given = _arguments(shlex.split(settings.extra_serve_args))
+    for name in given:
         if name in _OURS:
             raise EngineUnavailable(
                 f"PHI4_EXTRA_SERVE_ARGS has --{name}: set {variable_of(_OURS[name])} instead, by which the worker goes."
             )
+    # vLLM itself calls it not safe for several threads; and it knows a file without what stands beside it, where a
+    # clip beside a picture is another one than alone.
+    if _number(given.get(_PROCESSOR_CACHE, ""), 0.0):
+        raise EngineUnavailable(
+            f"PHI4_EXTRA_SERVE_ARGS has --{_PROCESSOR_CACHE}: take it out, since prompts are prepared by several "
+            "threads at once, for which vLLM's cache is not made."
+        )
 
 
 def _arguments(words: Sequence[str]) -> dict[str, str]:
@@ -182,8 +191,8 @@ def _arguments(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _share(text: str) -> float:
+def _number(text: str, default: float) -> float:
     try:
         return float(text)
     except ValueError:  # not given; or wrong, which the engine's start will say
-        return UTILIZATION
+        return default
