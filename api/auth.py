@@ -114,6 +114,14 @@ def caller() -> Caller:
     return cast(Caller, g.caller)
 
 
+def listed_owner() -> str:
+    """Whose records are listed: the caller's, or those of the owner that an admin names. Raises `Forbidden`."""
+    owner = request.args.get("owner") or caller().owner
+    if caller().sees not in (None, owner):
+        raise Forbidden("Only an admin key lists what other owners have.")
+    return owner
+
+
 def is_known() -> bool:
     """Tell on a free route whether the caller would be let in elsewhere. Raises `StoreUnavailable`."""
     try:

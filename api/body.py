@@ -69,6 +69,7 @@ def read(request: Request, *, max_inputs: int, stored: Callable[[str], Upload]) 
         case other:
             raise UnsupportedMedia(f"Send application/json or multipart/form-data, not {other or 'an untyped body'}.")
     job = _checked(fields)
+    _check_number(len(job.input) + len(files), max_inputs)  # before each one that is stored is opened
     uploads = [_from_json(n, i, stored) for n, i in enumerate(job.input)] + [from_file(f) for f in files]
     return submission(job, uploads, max_inputs=max_inputs)
 
@@ -76,7 +77,8 @@ def read(request: Request, *, max_inputs: int, stored: Callable[[str], Upload]) 
 def submission(job: JobRequest, uploads: Sequence[Upload], *, max_inputs: int) -> Submission:
     """Complete a request with its inputs, its params checked. Raises `InvalidRequest`."""
     params = _checked_params(job)
-    _check_inputs(job.type, params, uploads, max_inputs)
+    _check_number(len(uploads), max_inputs)
+    _check_inputs(job.type, params, len(uploads))
     return Submission(job, params, tuple(uploads))
 
 
@@ -263,15 +265,18 @@ def from_file(file: FileStorage) -> Upload:
     return Upload((file.filename or "")[:255], cast(BinaryIO, file.stream))
 
 
-def _check_inputs(job_type: JobType, params: Mapping[str, Any], uploads: Sequence[Upload], max_inputs: int) -> None:
-    if len(uploads) > max_inputs:
+def _check_number(count: int, max_inputs: int) -> None:
+    if count > max_inputs:
         raise invalid("input", f"at most {max_inputs} inputs are allowed in one job")
+
+
+def _check_inputs(job_type: JobType, params: Mapping[str, Any], count: int) -> None:
     if job_type == "chat":
-        _check_chat_inputs(params, len(uploads))
+        _check_chat_inputs(params, count)
         return
-    if not uploads:
+    if not count:
         raise invalid("input", "give at least one file, URL or base64 string")
-    if job_type == "asr" and len(uploads) > 1:
+    if job_type == "asr" and count > 1:
         raise invalid("input", "a job of type asr takes one recording; send one job for each")
 
 

@@ -25,13 +25,14 @@ def list_jobs(
     status: Annotated[str, typer.Option(help="Only jobs that stand so, such as failed.", show_default=False)] = "",
     type: Annotated[str, typer.Option(help="Only ocr, vqa or asr.", show_default=False)] = "",
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    owner: Annotated[str, typer.Option(help="Another owner's, with an admin key.", show_default=False)] = "",
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """List the newest jobs."""
     from cli import show
 
-    listed = call(url, lambda remote: remote.newest(status=status, type=type, limit=limit))
+    listed = call(url, lambda remote: remote.newest(status=status, type=type, limit=limit, owner=owner))
     if as_json:
         for job in listed:
             show.write_json(job)

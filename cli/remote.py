@@ -124,7 +124,7 @@ class Remote:
         return (await self._request("GET", _path(job_id, "result"), params={"format": wanted})).text
 
     async def newest(self, **filters: str | int) -> list[Job]:
-        """List jobs, newest first; filters are those of the API: `status`, `type`, `limit`."""
+        """List jobs, newest first; filters are those of the API: `status`, `type`, `limit`, `owner`."""
         response = await self._request("GET", "/v1/jobs", params={k: v for k, v in filters.items() if v})
         return cast(list[Job], self._object(response, "data")["data"])
 

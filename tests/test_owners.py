@@ -129,6 +129,23 @@ def test_an_admin_sees_and_stops_everybodys_jobs(shop: Keyed) -> None:
     assert root.delete(f"/v1/jobs/{job_id}").status_code == 200
 
 
+@pytest.mark.parametrize("route", ["/v1/files", "/v1/batches"])
+def test_an_admin_lists_any_owners_files_and_batches(shop: Keyed, route: str) -> None:
+    """By the owner's name; others only their own."""
+    line = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": []}}'
+        b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}'
+    )
+    acme = shop.client("acme")
+    file = acme.post("/v1/files", data={"purpose": "batch", "file": (io.BytesIO(line), "a.jsonl")}).get_json()["id"]
+    asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = acme.post("/v1/batches", json=asked).get_json()["id"]
+
+    listed = shop.client("root").get(f"{route}?owner=acme").get_json()["data"]
+    assert [one["id"] for one in listed] == [file if route == "/v1/files" else batch]
+    assert shop.client("root").get(route).get_json()["data"] == []
+    assert acme.get(f"{route}?owner=rival").status_code == 403
+
+
 def test_an_idempotency_key_is_its_owners(shop: Keyed) -> None:
     """Another owner who uses the same one gets a job of its own, and a replaced key the first one's."""
     same = {"headers": {"Idempotency-Key": "order-1"}}

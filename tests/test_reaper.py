@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,6 +91,14 @@ def test_an_expired_jobs_blobs_are_erased(store: Store, reaper: Reaper, blobs: B
     assert [name for name, _ in blobs.folders()] == [other.id]
 
 
+def test_more_than_one_round_may_do_is_done_at_once(store: Store, reaper: Reaper) -> None:
+    """A round says so; else jobs that expire faster than a hundred a round would pile up."""
+    jobs = [finished(store, expires_in=0) for _ in range(101)]
+
+    assert (reaper.round(), reaper.round()) == (True, False)
+    assert {read(store, job).status for job in jobs} == {"expired"}
+
+
 def make_old(blobs: Blobs, tmp_path: Path, job_id: str) -> None:
     """Store a blob a long time ago."""
     blobs.put(f"{job_id}/input-0", b"private")
@@ -171,3 +180,26 @@ def test_an_unforeseen_error_does_not_end_the_reaping(store: Store, reaper: Reap
         eventually(lambda: sent(tickets, "prepare") == 1, what="the ticket")
     finally:
         reaper.stop()
+
+
+def test_a_long_sweep_holds_no_round_up(store: Store, tickets: Tickets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hundreds of thousands of folders each is looked at."""
+    began, end = threading.Event(), threading.Event()
+
+    def folders(_: Blobs) -> Iterator[tuple[str, float]]:
+        began.set()
+        end.wait(30)
+        return iter(())
+
+    monkeypatch.setattr("worker.reaper._SWEEP_S", 0.01)
+    monkeypatch.setattr(Blobs, "folders", folders)
+    swept = make(store, Blobs("memory://none"), tickets)
+    swept.start()
+    try:
+        assert began.wait(10)
+        submit(store)
+        eventually(lambda: sent(tickets, "prepare") == 1, what="the ticket")
+        assert not end.is_set()
+    finally:
+        end.set()
+        swept.stop()

@@ -105,6 +105,18 @@ def test_a_store_out_of_memory_refuses_a_job_and_keeps_nothing_of_it(store: Stor
     check_store(store)
 
 
+def test_jobs_that_a_list_leaves_out_are_not_read_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation may be a megabyte; of others than the wanted ones status and type are enough."""
+    jobs = [submit(store) for _ in range(3)]
+    store.jobs.cancel(jobs[1].id, Cancelled("By its owner."))
+    read, find = [], store.jobs.find
+    monkeypatch.setattr(type(store.jobs), "find", lambda _, job_id: read.append(job_id) or find(job_id))
+
+    found, more = store.jobs.newest("local", limit=5, status="cancelled")
+
+    assert ([job.id for job in found], more, read) == ([jobs[1].id], False, [jobs[1].id])
+
+
 def test_a_store_that_is_away_is_named(store: Store) -> None:
     """A refused connection is `StoreUnavailable`, not the client library's error."""
     with pytest.raises(StoreUnavailable):

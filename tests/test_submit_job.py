@@ -7,11 +7,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from phi4.errors import StoreUnavailable
+from phi4.store import Store
+from phi4.store.changes import Changes
 from tests.conftest import ROOT, Service, eventually, pdf, png
+from tests.keyed_app import JOB, make_app
 from tests.scripted_jobs import accepted, logged, picture, prompted
 from tests.servers import Reply, Web, web
 
@@ -285,3 +290,19 @@ def test_an_input_may_go_before_the_result(service: Service) -> None:
 
     assert files(kept) == ["input-0", "result-1.json"]
     eventually(lambda: files(gone) == ["result-1.json"], what="the input's end")
+
+
+def test_an_accepted_job_is_told_though_it_cannot_be_waited_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may be away for a moment: a client that reads 503 would send the job a second time."""
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Changes, "wait_until", away)
+    response = make_app(store, tmp_path).test_client().post("/v1/jobs", json=JOB, headers=WAIT)
+
+    assert (response.status_code, response.json["status"]) == (202, "queued")
+    assert response.headers["Location"] == f"/v1/jobs/{response.json['id']}"
+    assert "Preference-Applied" not in response.headers

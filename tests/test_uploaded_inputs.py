@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from phi4.errors import StorageFull
+from phi4.store import Store
+from phi4.store.files import Files
 from tests.conftest import Service, pdf, png
+from tests.keyed_app import make_app
 
 
 def uploaded(service: Service, content: bytes) -> str:
@@ -43,3 +51,43 @@ def test_a_file_of_the_wrong_kind_is_refused(service: Service) -> None:
     refused = service.http.post("/v1/jobs", json={"type": "asr", "input": {"file_id": uploaded(service, png())}})
 
     assert refused.status_code == 415
+
+
+FILE = {"type": "file", "file": {"file_id": "file_x"}}
+CHAT = {"model": "phi-4-multimodal", "messages": [{"role": "user", "content": [FILE] * 65}]}
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status"),
+    [
+        pytest.param("/v1/jobs", {"type": "ocr", "input": [{"file_id": "file_x"}] * 65}, 422, id="job"),
+        pytest.param("/v1/chat/completions", CHAT, 400, id="chat"),
+    ],
+)
+def test_more_inputs_than_allowed_are_refused_before_one_is_opened(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str, body: dict[str, Any], status: int
+) -> None:
+    """A short request could else hold the same large file open, and copied, thousands of times."""
+    opened: list[str] = []
+    monkeypatch.setattr("api.services.Services.stored", lambda _, file_id, owner: opened.append(file_id))
+
+    refused = make_app(store, tmp_path).test_client().post(route, json=body)
+
+    assert (refused.status_code, opened) == (status, [])
+    assert "64" in refused.text
+
+
+def test_an_upload_that_cannot_be_noted_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 when the store is full; its bytes go at once, since no record tells of them."""
+
+    def full(*_: object) -> None:
+        raise StorageFull
+
+    monkeypatch.setattr(Files, "add", full)
+    sent = {"purpose": "user_data", "file": (io.BytesIO(png()), "a.png")}
+    refused = make_app(store, tmp_path).test_client().post("/v1/files", data=sent)
+
+    assert refused.status_code == 503
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,10 +1,11 @@
-"""A thread in every side worker, one active at a time: frees what was let fall, expires what is over, sweeps blobs."""
+"""Threads in side workers, one of each active at a time: free what was let fall, expire what is over, sweep blobs."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ulid import ULID
@@ -30,7 +31,7 @@ _MOST_TICKETS = 500
 
 
 class Reaper:
-    """Runs a round every few seconds for as long as this worker holds the lock."""
+    """Runs a round every few seconds for as long as this worker holds the lock, and sweeps beside that."""
 
     def __init__(
         self, store: Store, blobs: Blobs, tickets: Tickets, *, worker: str, every: float, max_deaths: int
@@ -42,21 +43,26 @@ class Reaper:
         self._worker = worker
         self._every = every
         self._max_deaths = max_deaths
-        self._swept = time.monotonic()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._reap_for_ever, name="reaper", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._for_ever, args=(name, every, run), name=name, daemon=True)
+            for name, every, run in (("reaper", every, self._rounds), ("sweeper", _SWEEP_S, self.sweep))
+        ]
 
     def start(self) -> None:
         """Begin to reap."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End after the round under way."""
         self._end.set()
-        self._thread.join(timeout=10)
+        ends = time.monotonic() + 10
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
 
-    def round(self) -> None:
-        """Do one round: leases, deadlines, expiry, and tickets that are missing."""
+    def round(self) -> bool:
+        """Do one round: leases, deadlines, expiry, and tickets that are missing; tells whether more waits."""
         reaped = self._store.work.reap(max_deaths=self._max_deaths)
         for job, unit, worker in reaped.put_back:
             metrics.REAPED.labels("put_back").inc()
@@ -74,14 +80,19 @@ class Reaper:
         self._send_missing_tickets()
         if reaped.stopped or reaped.expired:
             self._tickets.wake("webhooks")
+        return reaped.more
 
     def sweep(self) -> int:
         """Erase the blobs of jobs that expired or that nobody knows any more; returns how many folders went."""
         old = self._store.now_ms() / 1000 - _YOUNG_S
-        gone = [f for f, changed in self._blobs.folders() if max(changed, _made_at(f)) < old and self._is_over(f)]
-        for folder in gone:
-            self._blobs.delete_folder(folder)
-        return len(gone)
+        gone = 0
+        for folder, changed in self._blobs.folders():
+            if self._end.is_set():
+                break
+            if max(changed, _made_at(folder)) < old and self._is_over(folder):
+                self._blobs.delete_folder(folder)
+                gone += 1
+        return gone
 
     def _context(self, job: str) -> dict[str, Any]:
         found = self._store.jobs.find(job)
@@ -121,20 +132,24 @@ class Reaper:
             missing = min(self._tickets.missing(queue, waiting), _MOST_TICKETS)
             self._tickets.wake(queue, missing)
 
-    def _reap_for_ever(self) -> None:
-        while not self._end.wait(self._every):
+    def _rounds(self) -> None:
+        """Do rounds until nothing waits; each renews the lock, which another worker takes when this one hangs."""
+        while self.round() and not self._end.is_set() and self._holds("reaper", self._every):
+            pass
+
+    def _holds(self, name: str, every: float) -> bool:
+        return self._store.work.hold_lock(name, self._worker, every * 3 + 5)
+
+    def _for_ever(self, name: str, every: float, run: Callable[[], object]) -> None:
+        while not self._end.wait(every):
             try:
-                if not self._store.work.hold_lock("reaper", self._worker, self._every * 3 + 5):
-                    continue
-                self.round()
-                if time.monotonic() - self._swept > _SWEEP_S:
-                    self._swept = time.monotonic()
-                    self.sweep()
+                if self._holds(name, every):
+                    run()
             except Phi4Error as error:
-                log(_log, "reaping failed", level=logging.WARNING, error=error.message)
+                log(_log, f"{name} failed", level=logging.WARNING, error=error.message)
             except Exception:
                 # Without its reaper the service would forget what a dead worker let fall.
-                _log.exception("reaping failed")
+                _log.exception("%s failed", name)
 
 
 def _made_at(job_id: str) -> float:

@@ -9,7 +9,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import answers
-from api.auth import caller
+from api.auth import caller, listed_owner
 from api.openai import files
 from api.openai.errors import checked, refuse
 from api.schemas import Metadata
@@ -76,8 +76,8 @@ def shown(services: Services, batch_id: str) -> Response:
 
 
 def listed(services: Services) -> Response:
-    """List the caller's batches, newest first."""
-    return jsonify(files.page([view(batch) for batch in services.store.batches.newest(caller().owner)]))
+    """List batches, newest first."""
+    return jsonify(files.page([view(batch) for batch in services.store.batches.newest(listed_owner())]))
 
 
 def cancelled(services: Services, batch_id: str) -> Response:

@@ -221,6 +221,8 @@ def job_of(
 
     Raises `InvalidRequest`.
     """
+    if sum(part.type != "text" for message in chat.messages for part in message.content) > max_inputs:
+        raise refuse("messages", f"hold more than {max_inputs} pictures and recordings", "array_above_max_length")
     messages: list[dict[str, Any]] = []
     uploads: list[Upload] = []
     for m, message in enumerate(chat.messages):
@@ -234,8 +236,6 @@ def job_of(
             content.append({"type": "audio" if part.input_audio else "image", "input": len(uploads)})
             uploads.append(_upload(part, f"messages.{m}.content.{p}.{part.type}", stored))
         messages.append({"role": "system" if message.role == "developer" else message.role, "content": content})
-    if len(uploads) > max_inputs:
-        raise refuse("messages", f"hold more than {max_inputs} pictures and recordings", "array_above_max_length")
     return chat.params() | {"messages": messages}, uploads
 
 

@@ -9,10 +9,10 @@ from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import body
-from api.auth import caller
+from api.auth import caller, listed_owner
 from api.openai.errors import checked, refuse
 from api.services import Services
-from phi4.errors import BlobMissing, EmptyInput, UnsupportedMedia
+from phi4.errors import BlobMissing, EmptyInput, ServiceError, UnsupportedMedia
 from phi4.job import new_id
 from phi4.store import StoredFile
 from phi4.store.keys import MAX_EXPIRES_S
@@ -62,13 +62,17 @@ def store(services: Services, stream: Any, *, owner: str, filename: str, purpose
     file_id = new_id("file", now)
     length, sha256 = services.blobs.put_stream(f"{file_id}/content", stream)
     file = StoredFile(file_id, owner, filename, purpose, length, sha256, now, expires_ms)
-    services.store.files.add(file)
+    try:
+        services.store.files.add(file)
+    except ServiceError:
+        services.blobs.delete_folder(file_id)
+        raise
     return file
 
 
 def listed(services: Services) -> Response:
-    """List the caller's files, newest first unless `order` is asc."""
-    files = services.store.files.newest(caller().owner)
+    """List files, newest first unless `order` is asc."""
+    files = services.store.files.newest(listed_owner())
     if purpose := request.args.get("purpose"):
         files = [file for file in files if file.purpose == purpose]
     return jsonify(page([view(file) for file in files]))

@@ -10,7 +10,7 @@ import redis
 
 from phi4 import records
 from phi4.errors import NotFound
-from phi4.store.indexes import newest
+from phi4.store.indexes import newest, tidy
 from phi4.store.keys import MAX_EXPIRES_S, SHARED_TTL_S, key
 
 #: What a line has come to: a job that runs, one that completed, one that failed, or an answer without a job (JSON).
@@ -68,12 +68,11 @@ class Batches:
             step.zadd(key("open_batches"), {batch.id: batch.created_ms})
             step.expire(key("open_batches"), SHARED_TTL_S)
             step.execute()
+        tidy(self._client, key("batches", batch.owner), "batch")
 
     def find(self, batch_id: str) -> Batch | None:
         """Read one batch, whoever owns it."""
-        record = cast(dict[str, str], self._client.hgetall(key("batch", batch_id)))
-        numbers = {name: int(record[name]) for name in _NUMBERS if name in record}
-        return records.read(Batch, {**record, **numbers}) if "id" in record else None
+        return _read(cast(dict[str, str], self._client.hgetall(key("batch", batch_id))))
 
     def get(self, batch_id: str, owner: str | None) -> Batch:
         """Read one batch of `owner` (None: of anybody). Raises `NotFound`, also for another owner's."""
@@ -84,7 +83,7 @@ class Batches:
 
     def newest(self, owner: str) -> list[Batch]:
         """List an owner's batches, newest first."""
-        return newest(self._client, key("batches", owner), self.find)
+        return newest(self._client, key("batches", owner), "batch", _read)
 
     def update(self, batch: Batch, **fields: str | int) -> Batch:
         """Change fields of a record; only who holds the lock of batches does, but for `cancel`."""
@@ -118,6 +117,11 @@ class Batches:
             asked.hset(key("batch_lines", batch.id), mapping={str(number): text for number, text in noted.items()})
             asked.expire(key("batch_lines", batch.id), MAX_EXPIRES_S)
             asked.execute()
+
+
+def _read(record: Mapping[str, str]) -> Batch | None:
+    numbers = {name: int(record[name]) for name in _NUMBERS if name in record}
+    return records.read(Batch, {**record, **numbers}) if "id" in record else None
 
 
 _NUMBERS = (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import redis
+import redis.client
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
@@ -23,17 +26,37 @@ class Client(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command. Raises `StoreUnavailable` when Redis is away, `StorageFull` when its memory is full."""
-        try:
+        with _failures_named():
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except redis.exceptions.OutOfMemoryError:
-            raise StorageFull("The job store is full; try again later.") from None
-        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError) as error:
-            raise StoreUnavailable(f"The job store does not answer: {type(error).__name__}.") from error
-        except redis.ResponseError as error:
-            # The server cannot write its disk, and takes no changes until it can.
-            if str(error).startswith("MISCONF"):
-                raise StorageFull("The job store cannot write its disk; try again later.") from None
-            raise
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Steps:
+        """Collect commands that are sent together."""
+        return Steps(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class Steps(redis.client.Pipeline):
+    """Commands that are sent together."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Run them. Raises as `Client.execute_command` does."""
+        with _failures_named():
+            return super().execute(raise_on_error)
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    try:
+        yield
+    except redis.exceptions.OutOfMemoryError:
+        raise StorageFull("The job store is full; try again later.") from None
+    except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError) as error:
+        raise StoreUnavailable(f"The job store does not answer: {type(error).__name__}.") from error
+    except redis.ResponseError as error:
+        # The server cannot write its disk, and takes no changes until it can. Of several commands the client names the
+        # one first.
+        if str(error).rpartition("caused error: ")[2].startswith("MISCONF"):
+            raise StorageFull("The job store cannot write its disk; try again later.") from None
+        raise
 
 
 def connect(url: str, *, timeout: float = 5.0) -> Client:

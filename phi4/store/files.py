@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import redis
 
 from phi4 import records
 from phi4.errors import NotFound
-from phi4.store.indexes import newest
+from phi4.store.indexes import newest, tidy
 from phi4.store.keys import SHARED_TTL_S, key
 
 
@@ -46,13 +47,11 @@ class Files:
             step.zadd(key("files", file.owner), {file.id: 0})
             step.expire(key("files", file.owner), SHARED_TTL_S)
             step.execute()
+        tidy(self._client, key("files", file.owner), "file")
 
     def find(self, file_id: str) -> StoredFile | None:
         """Read one file's record, whoever owns it."""
-        record = cast(dict[str, Any], self._client.hgetall(key("file", file_id)))
-        for name in ("bytes", "created_ms", "expires_ms") if record else ():
-            record[name] = int(record[name])
-        return records.read(StoredFile, record) if record else None
+        return _read(cast(dict[str, str], self._client.hgetall(key("file", file_id))))
 
     def get(self, file_id: str, owner: str | None) -> StoredFile:
         """Read one file of `owner` (None: of anybody). Raises `NotFound`, also for another owner's file."""
@@ -63,9 +62,14 @@ class Files:
 
     def newest(self, owner: str) -> list[StoredFile]:
         """List an owner's files, newest first."""
-        return newest(self._client, key("files", owner), self.find)
+        return newest(self._client, key("files", owner), "file", _read)
 
     def delete(self, file: StoredFile) -> None:
         """Forget a file."""
         self._client.delete(key("file", file.id))
         self._client.zrem(key("files", file.owner), file.id)
+
+
+def _read(record: Mapping[str, str]) -> StoredFile | None:
+    numbers = {name: int(record[name]) for name in ("bytes", "created_ms", "expires_ms") if name in record}
+    return records.read(StoredFile, {**record, **numbers}) if record else None

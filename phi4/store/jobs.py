@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -110,10 +110,14 @@ class Jobs:
 
     def statuses(self, job_ids: Sequence[str]) -> list[str | None]:
         """Tell how jobs stand, in one step; None for one that nobody knows."""
+        return [status for (status,) in self._told(job_ids, ["status"])]
+
+    def _told(self, job_ids: Sequence[str], fields: Sequence[str]) -> list[list[str | None]]:
+        """Read some fields of many jobs in one step."""
         asked = self._client.pipeline(transaction=False)
         for job_id in job_ids:
-            asked.hget(key("job", job_id), "status")
-        return cast(list[str | None], asked.execute())
+            asked.hmget(key("job", job_id), fields)
+        return cast(list[list[str | None]], asked.execute())
 
     def parts(self, job: Job) -> list[Part]:
         """Read all parts of a job, in order."""
@@ -125,21 +129,22 @@ class Jobs:
     ) -> tuple[list[Job], bool]:
         """List an owner's jobs, newest first, from after the id `after`; also tells whether there are more."""
         found: list[Job] = []
-        for job in self._newest_first(owner, after):
-            if (status and job.status != status) or (type and job.type != type):
+        for job_id in self._newest_first(owner, after, {"status": status, "type": type}):
+            if (job := self.find(job_id)) is None:
                 continue
             if len(found) == limit:
                 return found, True
             found.append(job)
         return found, False
 
-    def _newest_first(self, owner: str, after: str) -> Iterator[Job]:
+    def _newest_first(self, owner: str, after: str, wanted: Mapping[str, str]) -> Iterator[str]:
+        """List ids of jobs whose fields are as wanted ('': whatever they are): most are not looked at whole."""
         bound = f"({after}" if after else "+"
         while True:
             ids = cast(list[str], self._client.zrevrangebylex(key("index", owner), bound, "-", start=0, num=_PAGE))
             if not ids:
                 return
-            yield from filter(None, map(self.find, ids))
+            yield from (id for id, told in zip(ids, self._told(ids, list(wanted)), strict=True) if _fits(told, wanted))
             bound = f"({ids[-1]}"
 
     def cancel(self, job_id: str, error: Phi4Error) -> Stopping:
@@ -178,6 +183,10 @@ class Jobs:
         """Count the jobs that ended, by type and status."""
         counts = cast(dict[str, str], self._client.hgetall(key("ended")))
         return {cast(tuple[str, str], tuple(name.split(" "))): int(n) for name, n in counts.items()}
+
+
+def _fits(told: Sequence[str | None], wanted: Mapping[str, str]) -> bool:
+    return all(not value or found == value for found, value in zip(told, wanted.values(), strict=True))
 
 
 def _part(number: int, fields: dict[str, str]) -> Part:

@@ -30,6 +30,7 @@ class Reaped:
     ended: list[Job]  #: jobs that failed or were cancelled by it
     expired: list[str]  #: jobs whose blobs are to be erased
     wake: list[str]  #: queues that got work
+    more: bool  #: whether as much was done as one round may do
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ class Work:
         late = json.dumps(error_json(DeadlineExceeded(), "deadline"))
         put, stopped, ended, expired, wake = self._scripts.run("reap", max_deaths, lost, late, limit)
         fallen = [cast(tuple[str, str, str], tuple(member.split("|"))) for member in put]
-        return Reaped(fallen, stopped, [job_of(record) for record in ended], expired, [q for q in wake if q])
+        more = max(map(len, (put, stopped, expired))) >= limit
+        return Reaped(fallen, stopped, [job_of(record) for record in ended], expired, [q for q in wake if q], more)
 
     def leftovers(self, *, until_ms: int, limit: int = 100) -> list[tuple[str, int]]:
         """List jobs, with their run, that ended before some time (Redis' clock) and were not noted as `erased`."""
