@@ -34,7 +34,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _METASCHEMA = "https://json-schema.org/draft/2020-12/schema"
 #: Bytes of JSON: a job's record lies in Redis, and every list of jobs is made of records.
 _LARGEST_SCHEMA = 64 << 10
-_JSON_FIELDS = ("params", "metadata", "input")
+_JSON_FIELDS = ("params", "metadata", "input", "webhook_events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +177,14 @@ def _form_fields(request: Request) -> dict[str, Any]:
             raise invalid(name, "was sent more than once")
         fields[name] = values if len(values) > 1 else values[0]
     for name in _JSON_FIELDS:
-        if name in fields:
+        if name in fields and _is_json(name, fields[name]):
             fields[name] = _json_field(name, fields[name])
     return fields
+
+
+def _is_json(name: str, value: object) -> bool:
+    """Tell whether a field holds JSON: names of events may also be separated by commas, or come one by one."""
+    return name != "webhook_events" or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
 def _json_field(name: str, text: str) -> object:

@@ -133,8 +133,6 @@ def test_an_admin_sees_and_stops_everybodys_jobs(shop: Keyed) -> None:
 def test_an_admin_lists_any_owners_files_and_batches(shop: Keyed, route: str) -> None:
     """By the owner's name; others only their own."""
     line = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": []}}'
-        b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}'
-    )
     acme = shop.client("acme")
     file = acme.post("/v1/files", data={"purpose": "batch", "file": (io.BytesIO(line), "a.jsonl")}).get_json()["id"]
     asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}

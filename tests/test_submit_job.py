@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -15,14 +16,17 @@ import pytest
 from phi4.errors import StoreUnavailable
 from phi4.store import Store
 from phi4.store.changes import Changes
+from phi4.store.keys import key
 from tests.conftest import ROOT, Service, eventually, pdf, png
 from tests.keyed_app import JOB, make_app
+from tests.making_jobs import raw
 from tests.scripted_jobs import accepted, logged, picture, prompted
 from tests.servers import Reply, Web, web
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 WAIT = {"Prefer": "wait=20"}
+SECRET = "whsec_" + base64.b64encode(b"0" * 24).decode()
 
 
 @pytest.fixture
@@ -79,6 +83,30 @@ def test_json_carries_several_inputs(service: Service) -> None:
     pages = [(p["index"], p["input"], p["page"]) for p in job["result"]["pages"]]
     assert pages == [(0, 0, 1), (1, 1, 1), (2, 1, 2), (3, 2, 1)]
     assert [one["pages"] for one in job["input"]] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param('["job.failed", "job.started"]', id="JSON"),
+        pytest.param("job.failed, job.started", id="separated by commas"),
+        pytest.param(["job.failed", "job.started"], id="one by one"),
+    ],
+)
+def test_multipart_carries_a_list_of_events(store: Store, tmp_path: Path, sent: str | list[str]) -> None:
+    """As JSON like the other fields, or as forms have lists."""
+    form = {
+        "type": "ocr",
+        "webhook_url": "https://a.example/",
+        "webhook_events": sent,
+        "file": (io.BytesIO(png()), "a"),
+    }
+
+    response = make_app(store, tmp_path, webhook_secret=SECRET).test_client().post("/v1/jobs", data=form)
+
+    assert response.status_code == 202, response.text
+    noted = raw(store).hget(key("job", response.json["id"]), "webhook_events")
+    assert set(noted.split()) == {"job.failed", "job.started"}
 
 
 def test_multipart_carries_several_files(service: Service) -> None:
