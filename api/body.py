@@ -199,14 +199,15 @@ def _checked(fields: dict[str, Any]) -> JobRequest:
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:
-        raise invalid_fields(field_errors(error)) from None
+        of_params = {name for params in PARAMS.values() for name in params.model_fields}
+        raise invalid_fields(field_errors(error, known=JobRequest.model_fields, of_params=of_params)) from None
 
 
 def _checked_params(job: JobRequest) -> dict[str, Any]:
     try:
         params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise invalid_fields(field_errors(error, "params")) from None
+        raise invalid_fields(field_errors(error, "params", known=PARAMS[job.type].model_fields)) from None
     if "response_schema" in params:
         check_schema(params["response_schema"], "params.response_schema")
     return params

@@ -58,7 +58,7 @@ def blueprint(services: Services) -> Blueprint:
     @routes.get("")
     def newest() -> Response:
         """List jobs, newest first."""
-        limit, after = _int_argument("limit", 20, 1, 100), request.args.get("after", "")
+        limit, after = _int_argument("limit", 20, 1, 100), _after_argument()
         status = _choice_argument("status", [s.value for s in Status])
         job_type = _choice_argument("type", list(PARAMS))
         owner = listed_owner()
@@ -160,6 +160,14 @@ def _idempotency_key() -> str:
     if len(value) > 255:
         raise MalformedRequest("Idempotency-Key: at most 255 characters.")
     return value
+
+
+def _after_argument() -> str:
+    """The id that a page begins after; of a job that may be gone. Raises `InvalidRequest`."""
+    after = request.args.get("after", "")
+    if after and not after.startswith("job_"):
+        raise invalid("after", "must be a job's id, such as `last_id` of the page before")
+    return after
 
 
 def _int_argument(name: str, default: int, least: int, most: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,15 +142,26 @@ def _headers(status: int, code: str, retry_after: object) -> dict[str, str]:
     return {}
 
 
-def field_errors(error: ValidationError, prefix: str = "") -> list[dict[str, str]]:
-    """List what is wrong field by field, without the values."""
+def field_errors(
+    error: ValidationError, prefix: str = "", *, known: Collection[str] = (), of_params: Collection[str] = ()
+) -> list[dict[str, str]]:
+    """List what is wrong field by field, without the values.
+
+    Of a field that there is not it tells the `known` ones, or that it is one of those that belong into `params`.
+    """
     return [
         {
             "field": ".".join([prefix] * bool(prefix) + [str(p)[:_LONGEST_NAME] for p in e["loc"]]),
-            "message": e["msg"].removeprefix("Value error, "),
+            "message": _unknown(str(e["loc"][0]), known, of_params)
+            if known and e["type"] == "extra_forbidden" and len(e["loc"]) == 1
+            else e["msg"].removeprefix("Value error, "),
         }
         for e in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_ERRORS]
     ]
+
+
+def _unknown(name: str, known: Collection[str], of_params: Collection[str]) -> str:
+    return "belongs into `params`" if name in of_params else f"is not known; there are {', '.join(known)}"
 
 
 def invalid(field: str, message: str) -> InvalidRequest:

@@ -182,6 +182,7 @@ BAD: dict[str, Bad] = {
     "limit in other digits": query("limit", "/v1/jobs", limit="٣"),
     "unknown status": query("status", "/v1/jobs", status="done"),
     "list of an unknown type": query("type", "/v1/jobs", type="pdf"),
+    "a page after what is no id": query("after", "/v1/jobs", after="2"),
 }
 
 
@@ -228,6 +229,24 @@ def test_all_that_is_wrong_is_told_at_once(service: Service) -> None:
     assert [wrong["field"] for wrong in problem["errors"]] == ["type", "priority", "metadata.a", "expires_in"]
     assert problem["detail"].endswith("(and 3 more, see errors)")
     assert secret not in response.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        pytest.param({"question": "?"}, "belongs into `params`", id="a param outside"),
+        pytest.param({"inputs": []}, "there are type, input, params,", id="a field"),
+        pytest.param({"params": {"pagez": "1"}}, "there are pages,", id="a param"),
+    ],
+)
+def test_a_name_that_is_not_known_is_told_with_those_that_are(
+    service: Service, changed: dict[str, Any], told: str
+) -> None:
+    """Of a job's fields, or of its type's params."""
+    refused = service.http.post("/v1/jobs", json=JOB | changed)
+
+    assert refused.status_code == 422
+    assert told in refused.json()["errors"][0]["message"]
 
 
 def test_an_answer_does_not_grow_with_what_is_wrong(service: Service) -> None:
