@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,12 @@ class Status(StrEnum):
 def new_id(prefix: str, at_ms: int | None = None) -> str:
     """Make an id such as `job_` + 26 characters, sortable by time: `at_ms` (Unix milliseconds) or this machine's."""
     return f"{prefix}_{str(ULID() if at_ms is None else ULID.from_timestamp(at_ms)).lower()}"
+
+
+def derived_id(prefix: str, at_ms: int, source: str) -> str:
+    """Make an id as `new_id` does, but the same one each time for the same time and source."""
+    random_part = hashlib.sha256(source.encode()).digest()[:10]
+    return f"{prefix}_{str(ULID.from_bytes(at_ms.to_bytes(6, 'big') + random_part)).lower()}"
 
 
 def error_json(error: Phi4Error, phase: str) -> dict[str, Any]:

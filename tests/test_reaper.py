@@ -16,7 +16,7 @@ from ulid import ULID
 from phi4.blobs import Blobs
 from phi4.job import new_id
 from phi4.queue import Tickets, celery_app
-from phi4.store import Store
+from phi4.store import Batch, Store
 from phi4.store.keys import key
 from tests.conftest import eventually
 from tests.making_jobs import VISION, claim, finished, prepared, raw, read, submit
@@ -120,6 +120,19 @@ def test_the_sweep_erases_what_no_job_has(store: Store, reaper: Reaper, blobs: B
     blobs.put(f"{young}/input-0", b"private")
     assert reaper.sweep() == 3
     assert {name for name, _ in blobs.folders()} == {kept.id, young}
+
+
+def test_the_sweep_spares_what_an_open_batch_reads(store: Store, reaper: Reaper, blobs: Blobs, tmp_path: Path) -> None:
+    """Its input file may have run out meanwhile; the bytes of others that did go."""
+    read_on, other = (old_id(LONG_AGO_S + n).replace("job_", "file_") for n in range(2))
+    for file_id in (read_on, other):
+        make_old(blobs, tmp_path, file_id)
+    now = store.now_ms()
+    batch = Batch(new_id("batch", now), "local", "", "/v1/chat/completions", read_on, "{}", now, now, HOUR_S)
+    store.batches.add(batch)
+    assert (reaper.sweep(), [name for name, _ in blobs.folders()]) == (1, [read_on])
+    store.batches.close(batch)
+    assert reaper.sweep() == 1
 
 
 def test_the_sweep_erases_what_an_expired_job_left(store: Store, reaper: Reaper, blobs: Blobs, tmp_path: Path) -> None:

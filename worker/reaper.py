@@ -121,7 +121,7 @@ class Reaper:
 
     def _is_over(self, folder: str) -> bool:
         if folder.startswith("file_"):
-            return self._store.files.find(folder) is None
+            return self._store.files.find(folder) is None and not self._store.batches.reads(folder)
         job = self._store.jobs.find(folder)
         return job is None or job.status == Status.EXPIRED
 

@@ -12,6 +12,7 @@ from api.openai import batch_lines, files
 from api.openai.batch_lines import Line
 from api.services import Services
 from phi4.errors import Phi4Error
+from phi4.job import derived_id
 from phi4.store import Batch
 from phi4.store.batches import COMPLETED, FAILED, REFUSED
 
@@ -66,6 +67,7 @@ class BatchOutput:
         return job is not None and job.status == "cancelled"
 
     def _keep(self, batch: Batch, file: BinaryIO, name: str) -> str:
+        """Store a file; written again after a crash, it takes the place of the first."""
         if not file.tell():
             return ""
         file.seek(0)
@@ -75,7 +77,8 @@ class BatchOutput:
             owner=batch.owner,
             filename=f"{batch.id}_{name}.jsonl",
             purpose="batch_output",
-            expires_ms=batch.created_ms + batch.files_kept_s * 1000,
+            kept_s=batch.files_kept_s,
+            file_id=derived_id("file", batch.finalizing_ms, f"{batch.id} {name}"),
         ).id
 
 

@@ -6,13 +6,16 @@ another process goes on where this one was killed, and no line is done twice.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from api import cancelling
@@ -20,6 +23,7 @@ from api.auth import Caller
 from api.openai import batch_lines
 from api.openai.batch_output import BatchOutput
 from api.services import Services
+from phi4.blobs import NO_ROOM
 from phi4.errors import (
     BlobMissing,
     Cancelled,
@@ -45,8 +49,14 @@ _MOST_RUNNING = 128
 _MOST_FAILURES = 3
 _LOCK_S, _HOLD_EVERY_S = 15.0, 2.0
 _IDLE_S, _BUSY_S = 0.3, 0.05
+#: A line that has to wait is tried again after this long: its inputs are stored for each try.
+_REST_S = 1.0
+#: So much of an input file is read at a time.
+_READ_BYTES = 1 << 16
 #: Reasons for a line to wait for its turn, which say nothing about the line.
 _LATER = (QueueFull, NoWorkerForType, ServiceError, StoreUnavailable)
+#: What a process or its machine runs out of, which says nothing about a batch or a line.
+_RAN_OUT = (errno.EMFILE, errno.ENFILE, *NO_ROOM)
 
 
 @dataclass
@@ -57,6 +67,7 @@ class _Open:
     text: Iterator[tuple[int, bytes]]
     waiting: tuple[int, bytes] | None = None
     running: dict[int, str] = field(default_factory=dict)
+    rests_until: float = 0.0
     cancelled: bool = False
 
 
@@ -92,24 +103,32 @@ class BatchRunner:
                 _log.exception("batches failed")
 
     def _round(self) -> bool:
-        """Take every open batch a step further; False when there is none, or another process has them."""
+        """Take every open batch a step further; False when nothing moved, or another process has them."""
         if not self._store.work.hold_lock("batches", self._name, _LOCK_S):
             self._open.clear()
             return False
         self._held_at = time.monotonic()
-        ids = self._store.batches.open()
-        for batch_id in ids:
-            try:
-                if batch := self._store.batches.find(batch_id):
-                    self._step(batch)
-            except Phi4Error:
-                raise
-            except Exception:
-                # The others go on; and it does not go on for ever.
-                _log.exception("a batch failed", extra={"phi4_fields": {"batch": batch_id}})
-                self._give_up(batch_id)
+        moved = False
+        for batch_id in self._store.batches.open():
+            moved |= self._advance(batch_id)
             self._hold()
-        return bool(ids)
+        return moved
+
+    def _advance(self, batch_id: str) -> bool:
+        try:
+            batch = self._store.batches.find(batch_id)
+            return batch is not None and self._step(batch)
+        except Phi4Error:
+            raise
+        except Exception as error:
+            if _ran_out(error):
+                log(_log, "a batch waits", level=logging.WARNING, batch=batch_id, error=str(error))
+                self._open.pop(batch_id, None)
+                return False
+            # The others go on; and it does not go on for ever.
+            _log.exception("a batch failed", extra={"phi4_fields": {"batch": batch_id}})
+            self._give_up(batch_id)
+            return True
 
     def _give_up(self, batch_id: str) -> None:
         """Begin a batch anew after a failure that nobody foresaw, or end it when that has happened too often."""
@@ -129,18 +148,20 @@ class BatchRunner:
                 raise LeaseLost
             self._held_at = time.monotonic()
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch) -> bool:
+        """Take a batch a step further; False when nothing moved."""
         try:
             if batch.status == "validating":
                 batch = self._validate(batch)
             if batch.status == "in_progress":
-                self._work(batch)
-            elif batch.status == "finalizing":
+                return self._work(batch)
+            if batch.status == "finalizing":
                 self._finalize(batch, self._lines_of(batch))
             elif batch.is_over:
                 self._close(batch)
         except BlobMissing:
             self._fail(batch, [batch_lines.fault("file_gone", "The input file is gone.")])
+        return True
 
     # -- validating
 
@@ -178,22 +199,24 @@ class BatchRunner:
 
     # -- in progress
 
-    def _work(self, batch: Batch) -> None:
+    def _work(self, batch: Batch) -> bool:
         state = self._state(batch)
-        self._collect(batch, state)
+        moved = self._collect(batch, state)
         key = self._key(batch)
         if batch.api_key and key is None:
             batch = self._store.batches.cancel(batch, self._store.now_ms())
         is_stopping = bool(batch.cancelling_ms) or self._store.now_ms() > batch.ends_ms
         if is_stopping:
-            self._cancel(state)
-        else:
-            self._feed(batch, state, Caller(batch.owner, key))
+            moved |= self._cancel(state)
+        elif self._may_feed(batch, state):
+            moved |= self._feed(batch, state, Caller(batch.owner, key))
         all_sent = is_stopping or len(state.lines) >= batch.total
         if all_sent and not state.running:
             now = self._store.now_ms()
             batch = self._store.batches.update(batch, status="finalizing", finalizing_ms=now, **_counts(state.lines))
             self._finalize(batch, state.lines)
+            return True
+        return moved
 
     def _state(self, batch: Batch) -> _Open:
         state = self._open.get(batch.id)
@@ -207,8 +230,8 @@ class BatchRunner:
         state = self._open.get(batch.id)
         return state.lines if state else self._store.batches.lines(batch)
 
-    def _collect(self, batch: Batch, state: _Open) -> None:
-        """Note which of the jobs that ran have ended, and how."""
+    def _collect(self, batch: Batch, state: _Open) -> bool:
+        """Note which of the jobs that ran have ended, and how; False when none has."""
         numbers = list(state.running)
         ended: dict[int, str] = {}
         for number, status in zip(numbers, self._store.jobs.statuses([state.running[n] for n in numbers]), strict=True):
@@ -219,26 +242,36 @@ class BatchRunner:
         if ended:
             self._note(batch, state, ended)
             self._store.batches.update(batch, **_counts(state.lines))
+        return bool(ended)
 
-    def _feed(self, batch: Batch, state: _Open, caller: Caller) -> None:
-        """Make jobs of the next lines, as many as may run."""
+    def _may_feed(self, batch: Batch, state: _Open) -> bool:
+        """Tell whether a line may become a job now; inputs are not stored for a queue that is full."""
+        is_fed = len(state.lines) >= batch.total or len(state.running) >= _MOST_RUNNING
+        if is_fed or time.monotonic() < state.rests_until:
+            return False
+        return sum(self._store.work.waiting().values()) < self._services.settings.max_queued_parts
+
+    def _feed(self, batch: Batch, state: _Open, caller: Caller) -> bool:
+        """Make jobs of the next lines, as many as may run; False when nothing came of any."""
         noted: dict[int, str] = {}
         try:
             while len(state.running) < _MOST_RUNNING:
                 number, text = state.waiting or next(state.text, (0, b""))
                 if not number:
-                    return
+                    break
                 state.waiting = (number, text)
                 try:
                     noted[number] = self._begin(batch, caller, number, text)
                 except _LATER:
-                    return
+                    state.rests_until = time.monotonic() + _REST_S
+                    break
                 if noted[number][0] == RUNS:
                     state.running[number] = noted[number][1:]
                 state.waiting = None
         finally:
             # Lines whose note is lost are begun again under the same keys, and find their jobs.
             self._note(batch, state, noted)
+        return bool(noted)
 
     def _begin(self, batch: Batch, caller: Caller, number: int, text: bytes) -> str:
         """Make a job of a line and say what to note about it. Raises one of `_LATER`."""
@@ -253,7 +286,9 @@ class BatchRunner:
             raise
         except Phi4Error as error:
             return REFUSED + json.dumps(batch_lines.refused(error))
-        except Exception:
+        except Exception as error:
+            if _ran_out(error):
+                raise ServiceError(f"No line can be begun: {error}.") from error
             _log.exception("a line failed", extra={"phi4_fields": {"batch": batch.id, "line": number}})
             return REFUSED + json.dumps(batch_lines.refused(ServiceError("The service failed on this line.")))
         return RUNS + made.job_id
@@ -267,10 +302,12 @@ class BatchRunner:
         key = self._store.access.keys().get(batch.api_key)
         return key if key and not key.revoked_ms else None
 
-    def _cancel(self, state: _Open) -> None:
+    def _cancel(self, state: _Open) -> bool:
+        """Cancel what runs, once; False when nothing is left to cancel."""
         jobs, state.cancelled = () if state.cancelled else tuple(state.running.values()), True
         for job_id in jobs:
             cancelling.cancel(self._services, job_id, Cancelled("The batch was ended."))
+        return bool(jobs)
 
     # -- finalizing
 
@@ -289,17 +326,45 @@ class BatchRunner:
         self._store.batches.close(batch)
         self._open.pop(batch.id, None)
         self._failures.pop(batch.id, None)
+        self._let_go(batch.input_file)
+
+    def _let_go(self, file_id: str) -> None:
+        """Erase the bytes of an input file that its owner erased, or whose time ran out, while a batch read it."""
+        if self._store.files.find(file_id) is None and not self._store.batches.reads(file_id):
+            with suppress(Phi4Error):  # the sweep erases them anyway
+                self._services.blobs.delete_folder(file_id)
 
     def _texts(self, batch: Batch, after: int = 0) -> Iterator[tuple[int, bytes]]:
         """Read the lines that are not blank, numbered from 1. Raises `BlobMissing`."""
         number = 0
-        with self._services.blobs.as_file(f"{batch.input_file}/content") as path, path.open("rb") as file:
-            for text in file:
+        with self._services.blobs.as_file(f"{batch.input_file}/content") as path:
+            for text in _lines(path):
                 self._hold()
                 if text.strip():
                     number += 1
                     if number > after:
                         yield number, text
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Read a file's lines, and hold no file open meanwhile: every open batch would take one of the process' few."""
+    offset = 0
+    while lines := _lines_at(path, offset):
+        yield from lines
+        offset += sum(map(len, lines))
+
+
+def _lines_at(path: Path, offset: int) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.readlines(_READ_BYTES)
+    except FileNotFoundError:
+        raise BlobMissing from None
+
+
+def _ran_out(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _RAN_OUT
 
 
 def _counts(lines: dict[int, str]) -> dict[str, int]:

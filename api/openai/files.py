@@ -44,24 +44,25 @@ def upload(services: Services) -> Response:
     if upload.stream is None:
         raise EmptyInput
     services.blobs.check_room()
-    now = services.store.now_ms()
     file = store(
         services,
         upload.stream,
         owner=caller().owner,
         filename=upload.filename,
         purpose=fields.purpose,
-        expires_ms=now + fields.expires_after_seconds * 1000,
+        kept_s=fields.expires_after_seconds,
     )
     return jsonify(view(file))
 
 
-def store(services: Services, stream: Any, *, owner: str, filename: str, purpose: str, expires_ms: int) -> StoredFile:
-    """Store a stream as a file of an owner's."""
+def store(
+    services: Services, stream: Any, *, owner: str, filename: str, purpose: str, kept_s: int, file_id: str = ""
+) -> StoredFile:
+    """Store a stream as a file of an owner's, in place of one that has this id."""
     now = services.store.now_ms()
-    file_id = new_id("file", now)
+    file_id = file_id or new_id("file", now)
     length, sha256 = services.blobs.put_stream(f"{file_id}/content", stream)
-    file = StoredFile(file_id, owner, filename, purpose, length, sha256, now, expires_ms)
+    file = StoredFile(file_id, owner, filename, purpose, length, sha256, now, now + kept_s * 1000)
     try:
         services.store.files.add(file)
     except ServiceError:
@@ -115,10 +116,11 @@ def content(services: Services, file_id: str) -> Response:
 
 
 def erased(services: Services, file_id: str) -> Response:
-    """Erase a file."""
+    """Erase a file; the last batch that still reads it erases the bytes."""
     file = services.store.files.get(file_id, caller().sees)
     services.store.files.delete(file)
-    services.blobs.delete_folder(file.id)
+    if not services.store.batches.reads(file.id):
+        services.blobs.delete_folder(file.id)
     return jsonify({"id": file.id, "object": "file", "deleted": True})
 
 

@@ -100,6 +100,13 @@ class Batches:
         """List the batches that are not over, oldest first."""
         return cast(list[str], self._client.zrange(key("open_batches"), 0, -1))
 
+    def reads(self, file_id: str) -> bool:
+        """Tell whether a batch that is not over has this input file, which its owner may have erased meanwhile."""
+        asked = self._client.pipeline(transaction=False)
+        for batch_id in self.open():
+            asked.hget(key("batch", batch_id), "input_file")
+        return file_id in asked.execute()
+
     def close(self, batch: Batch) -> None:
         """Take a batch that is over off the list, and forget its lines."""
         self._client.zrem(key("open_batches"), batch.id)

@@ -1,4 +1,4 @@
-"""Uploaded files: their records. The bytes lie in the blob store, and go with the record."""
+"""Uploaded files: their records. The bytes lie in the blob store, and go with it and the batches that read them."""
 
 from __future__ import annotations
 
