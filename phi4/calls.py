@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from httpx_sse import ServerSentEvent
 
 from phi4.answers import Job
 
@@ -26,10 +27,16 @@ _PASSING = (429, 502, 503, 504)
 #: The first sending of this request is still being read: its answer comes to whoever asks again.
 _IN_FLIGHT = "idempotency_in_flight"
 _WAIT_S = 20
+_RECONNECT_S = 0.5
+#: What ends the stream of a job's run.
+_LAST_EVENTS = ("result", "error")
 
 
 class Phi4ApiError(Exception):
-    """The service refused a request; `status`, `code` and `errors` are as in its problem details."""
+    """The service refused a request; `status`, `code` and `errors` are as in its problem details.
+
+    `retry_after` is how many seconds it asks to wait before the next try, if it says so.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         try:
@@ -39,6 +46,8 @@ class Phi4ApiError(Exception):
         self.status = response.status_code
         self.code = str(problem.get("code", "http_error"))
         self.errors = list(problem.get("errors", []))
+        after = response.headers.get("Retry-After", "")
+        self.retry_after = float(after) if after.isdecimal() else None
         super().__init__(str(problem.get("detail") or f"HTTP {self.status}"))
 
 
@@ -73,8 +82,8 @@ def request(send: Send, tries: int) -> Plan[httpx.Response]:
         if isinstance(came, httpx.Response) and not _will_pass(came):
             break
         if attempt < tries:
-            after = came.headers.get("Retry-After", "") if isinstance(came, httpx.Response) else ""
-            yield Sleep(float(after) if after.isdecimal() else 0.2 * 2**attempt)
+            after = Phi4ApiError(came).retry_after if isinstance(came, httpx.Response) else None
+            yield Sleep(0.2 * 2**attempt if after is None else after)
     if not isinstance(came, httpx.Response):
         raise came
     if came.is_error:
@@ -153,6 +162,39 @@ def wait(job_id: str, timeout: float | None, tries: int) -> Plan[Job]:
             return job
         if ends is not None and time.monotonic() >= ends:
             raise TimeoutError(f"{job_id} has not ended after {timeout} s")
+
+
+class Following:
+    """One job's events, over as many connections as they take: what has come, and when to go on after a connection."""
+
+    def __init__(self, job_id: str, tries: int) -> None:
+        self.path = f"/v1/jobs/{job_id}/events"
+        self.over = False
+        self._tries = self._left = tries
+        self._seen = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What tells the service where to go on."""
+        return {"Last-Event-ID": self._seen} if self._seen else {}
+
+    def take(self, event: ServerSentEvent) -> dict[str, Any]:
+        """Note an event; gives it as callers get it."""
+        self._seen, self._left = event.id or self._seen, self._tries
+        self.over = event.event in _LAST_EVENTS
+        return {"event": event.event, **event.json()}
+
+    def pause(self, error: httpx.TransportError | Phi4ApiError) -> float:
+        """Tell how many seconds to wait before the next connection; raises what ended this one when it is the last."""
+        self._left -= 1
+        if self._left < 1 or (isinstance(error, Phi4ApiError) and error.status not in _PASSING):
+            raise error
+        return (isinstance(error, Phi4ApiError) and error.retry_after) or _RECONNECT_S
+
+
+def cut_off() -> httpx.TransportError:
+    """Make the error of a stream that ended before its job: a process of the service that ends closes its streams."""
+    return httpx.RemoteProtocolError("The stream ended before the job did.")
 
 
 def result(

@@ -86,23 +86,26 @@ class Client(_Settings):
         self._run(calls.act("DELETE", f"/v1/jobs/{job_id}", self._tries))
 
     def stream(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """Follow a job: each event as a dictionary with its name as `event`; resumes after a broken connection."""
-        seen, left = "", self._tries
+        """Follow a job: each event as a dictionary with its name as `event`, up to `result` or `error`.
+
+        Resumes when the connection ends before.
+        """
+        following = calls.Following(job_id, self._tries)
         while True:
             try:
-                with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=_after(seen)) as response:
+                with self._http.stream("GET", following.path, headers=following.headers) as response:
+                    if response.status_code == httpx.codes.NO_CONTENT:  # all that there is has come
+                        return
                     if response.is_error:
                         response.read()
                         raise Phi4ApiError(response)
                     for event in EventSource(response).iter_sse():
-                        seen, left = event.id or seen, self._tries
-                        yield {"event": event.event, **event.json()}
-                return
-            except httpx.TransportError:
-                left -= 1
-                if left < 1:
-                    raise
-                time.sleep(0.5)
+                        yield following.take(event)
+                        if following.over:
+                            return
+                raise calls.cut_off()
+            except (httpx.TransportError, Phi4ApiError) as error:
+                time.sleep(following.pause(error))
 
     def batch(
         self, job_type: str, files: Iterable[File], *, in_flight: int = 8, **params: Any
@@ -187,22 +190,22 @@ class AsyncClient(_Settings):
 
     async def stream(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
         """Follow a job, as `Client.stream` does."""
-        seen, left = "", self._tries
+        following = calls.Following(job_id, self._tries)
         while True:
             try:
-                async with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=_after(seen)) as response:
+                async with self._http.stream("GET", following.path, headers=following.headers) as response:
+                    if response.status_code == httpx.codes.NO_CONTENT:  # all that there is has come
+                        return
                     if response.is_error:
                         await response.aread()
                         raise Phi4ApiError(response)
                     async for event in EventSource(response).aiter_sse():
-                        seen, left = event.id or seen, self._tries
-                        yield {"event": event.event, **event.json()}
-                return
-            except httpx.TransportError:
-                left -= 1
-                if left < 1:
-                    raise
-                await asyncio.sleep(0.5)
+                        yield following.take(event)
+                        if following.over:
+                            return
+                raise calls.cut_off()
+            except (httpx.TransportError, Phi4ApiError) as error:
+                await asyncio.sleep(following.pause(error))
 
     async def batch(
         self, job_type: str, files: Iterable[File], *, in_flight: int = 8, **params: Any
@@ -240,10 +243,6 @@ class AsyncClient(_Settings):
                 came = await self._http.request(step.method, step.path, **step.options)
             except httpx.TransportError as error:
                 came = error
-
-
-def _after(seen: str) -> dict[str, str]:
-    return {"Last-Event-ID": seen} if seen else {}
 
 
 def verify_webhook(body: bytes | str, headers: Mapping[str, str], secret: str, *others: str) -> dict[str, Any]:

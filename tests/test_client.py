@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -85,10 +85,70 @@ def test_a_stream_tells_a_job_from_beginning_to_end(phi4: Client) -> None:
     events = list(phi4.stream(job.id))
 
     assert next(e["status"] for e in events if e["event"] == "status") == "queued"
-    assert events[-1]["event"] in ("result", "status")
+    assert events[-1]["event"] == "result"
     assert phi4.get(job.id).status == "completed"
     with pytest.raises(Phi4ApiError):
         list(phi4.stream("job_unknown"))
+
+
+def streamed(url: str) -> list[str]:
+    """The names of a job's events."""
+    with Client(url) as phi4:
+        return [event["event"] for event in phi4.stream("job_1")]
+
+
+def streamed_asynchronously(url: str) -> list[str]:
+    """As `streamed`."""
+
+    async def run() -> list[str]:
+        async with AsyncClient(url) as phi4:
+            return [event["event"] async for event in phi4.stream("job_1")]
+
+    return asyncio.run(run())
+
+
+STATUS = b'id: 1\nevent: status\ndata: {"status": "queued"}\n\n'
+RESULT = b'id: 2\nevent: result\ndata: {"result": {}}\n\n'
+ERROR = b'id: 2\nevent: error\ndata: {"error": {}}\n\n'
+EVENTS = {"Content-Type": "text/event-stream"}
+#: The server says that there is more, and hangs up.
+BROKEN = EVENTS | {"Content-Length": "999"}
+BUSY = Reply(503, headers={"Retry-After": "0"})
+
+
+@pytest.mark.parametrize("stream", [streamed, streamed_asynchronously])
+@pytest.mark.parametrize(
+    ("replies", "events", "resumed"),
+    [
+        ([Reply(200, STATUS, EVENTS), BUSY, Reply(200, RESULT, EVENTS)], ["status", "result"], [None, "1", "1"]),
+        ([Reply(200, STATUS, BROKEN), Reply(200, ERROR, BROKEN)], ["status", "error"], [None, "1"]),
+        ([Reply(200, STATUS, BROKEN), Reply(204)], ["status"], [None, "1"]),
+        ([Reply(200, RESULT, BROKEN)], ["result"], [None]),
+    ],
+    ids=["the process ended", "the connection broke", "nothing more to come", "broken after the result"],
+)
+def test_a_stream_ends_with_its_job(
+    stream: Callable[[str], list[str]], replies: list[Reply], events: list[str], resumed: list[str | None]
+) -> None:
+    """However a connection ends: the next one goes on after the last event, until nothing more can come."""
+    with web() as server:
+        server.answer = lambda _: replies[len(server.seen) - 1]
+        assert stream(server.url) == events
+        assert [request.headers.get("last-event-id") for request in server.seen] == resumed
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "tries"),
+    [(Reply(200, b"", EVENTS), httpx.RemoteProtocolError, 2), (BUSY, Phi4ApiError, 2), (Reply(404), Phi4ApiError, 1)],
+    ids=["ends", "has no place", "knows no such job"],
+)
+def test_a_stream_that_does_not_come_is_an_error(reply: Reply, error: type[Exception], tries: int) -> None:
+    """After all tries; at once when trying again cannot help."""
+    with web() as server, Client(server.url, tries=2) as phi4:
+        server.answer = lambda _: reply
+        with pytest.raises(error):
+            list(phi4.stream("job_1"))
+        assert len(server.seen) == tries
 
 
 BATCH: list[File] = [png(100, 100), png()[:50], ROOT / "missing.png", png(200, 100)]
