@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -27,6 +28,8 @@ _PASSING = (429, 502, 503, 504)
 #: The first sending of this request is still being read: its answer comes to whoever asks again.
 _IN_FLIGHT = "idempotency_in_flight"
 _WAIT_S = 20
+#: Before asking again a service that answered at once that nothing is new: it has no place for one more that waits.
+_PAUSE_S = 0.5
 _RECONNECT_S = 0.5
 #: What ends the stream of a job's run.
 _LAST_EVENTS = ("result", "error")
@@ -153,15 +156,22 @@ def act(method: str, path: str, tries: int) -> Plan[None]:
 
 def wait(job_id: str, timeout: float | None, tries: int) -> Plan[Job]:
     """Poll until the job has ended; raises TimeoutError, leaving it running."""
-    ends = None if timeout is None else time.monotonic() + timeout
+    ends, seen = math.inf if timeout is None else time.monotonic() + timeout, ""
     while True:
-        left = _WAIT_S if ends is None else min(_WAIT_S, int(ends - time.monotonic()))
-        query = {"params": {"wait": left}} if left > 0 else {}
+        asked = time.monotonic()
+        held = int(min(_WAIT_S, max(0, ends - asked)))
+        query = {"params": {"wait": held}} if held else {}
         job = Job.of((yield from request(Send("GET", f"/v1/jobs/{job_id}", query), tries)).json())
         if job.status in _ENDED:
             return job
-        if ends is not None and time.monotonic() >= ends:
+        now = time.monotonic()
+        if now >= ends:
             raise TimeoutError(f"{job_id} has not ended after {timeout} s")
+        if ends - now < 1:  # the service waits for whole seconds only
+            yield Sleep(ends - now)
+        elif job.status == seen and now - asked < held:
+            yield Sleep(_PAUSE_S)
+        seen = job.status
 
 
 class Following:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
@@ -149,6 +150,52 @@ def test_a_stream_that_does_not_come_is_an_error(reply: Reply, error: type[Excep
         with pytest.raises(error):
             list(phi4.stream("job_1"))
         assert len(server.seen) == tries
+
+
+def waited(url: str, timeout: float) -> str:
+    """How the job is when the wait for it is over."""
+    with Client(url) as phi4:
+        return phi4.wait("job_1", timeout=timeout).status
+
+
+def waited_asynchronously(url: str, timeout: float) -> str:
+    """As `waited`."""
+
+    async def run() -> str:
+        async with AsyncClient(url) as phi4:
+            return (await phi4.wait("job_1", timeout=timeout)).status
+
+    return asyncio.run(run())
+
+
+def job_that_is(status: str) -> Reply:
+    """The API's answer."""
+    return Reply(body=json.dumps({"id": "job_1", "type": "ocr", "status": status}).encode())
+
+
+@pytest.mark.parametrize("wait", [waited, waited_asynchronously])
+@pytest.mark.parametrize(("timeout", "most"), [(2.4, 6), (0.5, 2), (0, 1)])
+def test_a_wait_asks_seldom_when_it_is_answered_at_once(
+    wait: Callable[[str, float], str], timeout: float, most: int
+) -> None:
+    """The service has no place for it, or it is in its last second; it lasts as long as it was to."""
+    with web() as server:
+        server.answer = lambda _: job_that_is("queued")
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            wait(server.url, timeout)
+        assert timeout <= time.monotonic() - began < timeout + 1
+        assert len(server.seen) <= most
+
+
+@pytest.mark.parametrize("wait", [waited, waited_asynchronously])
+def test_a_wait_goes_on_at_once_when_there_is_news(wait: Callable[[str, float], str]) -> None:
+    """A job that begins may end soon."""
+    with web() as server:
+        server.answer = lambda _: job_that_is(("queued", "in_progress", "completed")[len(server.seen) - 1])
+        began = time.monotonic()
+        assert wait(server.url, 30) == "completed"
+        assert time.monotonic() - began < 0.4
 
 
 BATCH: list[File] = [png(100, 100), png()[:50], ROOT / "missing.png", png(200, 100)]
