@@ -29,6 +29,7 @@ from tests.making_jobs import (
     plan,
     prepared,
     raw,
+    read,
     reap_until,
     scheduled,
     submit,
@@ -216,6 +217,35 @@ def test_every_event_has_its_words(store: Store, webhooks: Webhooks, receiver: W
     status = "in_progress" if event == "job.started" else event.removeprefix("job.")
     assert (body["event"], body["job"]["status"]) == (event, status)
     assert body["job"].get("error", {}).get("code") == {"job.failed": "x", "job.cancelled": "cancelled"}.get(event)
+
+
+def test_an_event_says_the_same_on_every_try(store: Store, webhooks: Webhooks, receiver: Web) -> None:
+    """Also while the job runs again, and when that run has ended otherwise."""
+    job = submit(store, webhook_url=receiver.url, webhook_events=("job.failed",))
+    store.work.end(claim(store, "prepare"), "failed", error={"code": "first", "message": "No."})
+    hook = due(store)
+    webhooks.post(hook)
+    store.jobs.retry(read(store, job), most_waiting=10)
+    webhooks.post(hook)
+    store.work.end(claim(store, "prepare"), "failed", error={"code": "second", "message": "No."})
+    webhooks.post(hook)
+    webhooks.post(due(store))
+
+    bodies = [json.loads(request.body) for request in receiver.seen]
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert [body["job"]["error"]["code"] for body in bodies] == ["first", "first", "first", "second"]
+
+
+def test_an_event_that_an_older_version_scheduled_tells_the_jobs_error(
+    store: Store, webhooks: Webhooks, receiver: Web
+) -> None:
+    """It was not kept with the event."""
+    submit(store, webhook_url=receiver.url, webhook_events=("job.failed",))
+    store.work.end(claim(store, "prepare"), "failed", error={"code": "x", "message": "No."})
+    [name] = scheduled(store)
+    raw(store).hdel(key("hook", name), "error")
+    webhooks.post(due(store))
+    assert json.loads(receiver.seen[0].body)["job"]["error"]["code"] == "x"
 
 
 # -- tries

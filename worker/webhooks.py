@@ -173,8 +173,8 @@ class Webhooks:
             "status": "in_progress" if hook.event == "job.started" else hook.event.removeprefix("job."),
             "metadata": dict(job.metadata),
         }
-        if job.error:
-            about["error"] = dict(job.error)
+        if error := _error(hook, job):
+            about["error"] = error
         envelope = {"id": hook.id, "event": hook.event, "created_at": hook.event_ms // 1000, "job": about}
         if job.status == Status.COMPLETED and hook.event == "job.completed":
             self._inline_result(envelope, job.result)
@@ -189,6 +189,13 @@ class Webhooks:
             whole = envelope | {"job": envelope["job"] | {"result": json.loads(result)}}
             if len(_body(whole)) < _INLINE_BYTES:
                 envelope |= whole
+
+
+def _error(hook: Hook, job: Job) -> dict[str, Any] | None:
+    """The job's error when the event happened; of an older version's event only the present one is known."""
+    if hook.error is None:
+        return dict(job.error) if job.error else None
+    return dict(json.loads(hook.error)) if hook.error else None
 
 
 def _body(envelope: dict[str, Any]) -> bytes:

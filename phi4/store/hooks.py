@@ -29,6 +29,7 @@ class Hook:
     tries: int  #: since it was scheduled, or replayed
     event_ms: int  #: when the event happened
     url: str
+    error: str | None = None  #: the job's at that time, as JSON, or ''; None: an older version did not keep it
 
     @property
     def id(self) -> str:

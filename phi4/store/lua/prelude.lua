@@ -257,11 +257,12 @@ local function hook_over(hook, host)
   look_at_next(host)
 end
 
+-- What an event says is kept with it: the job's record may tell of a later run when it is delivered.
 local function schedule_hook(job, event)
-  local url, events = job_get(job, 'webhook_url', 'webhook_events')
+  local url, events, err = job_get(job, 'webhook_url', 'webhook_events', 'error')
   if not url or url == '' or not string.find(events, ' ' .. event .. ' ', 1, true) then return end
   local hook = job .. '|' .. event .. '|' .. redis.call('HGET', k_job(job), 'attempts')
-  redis.call('HSET', k_hook(hook), 'tries', 0, 'event_ms', now(), 'url', url)
+  redis.call('HSET', k_hook(hook), 'tries', 0, 'event_ms', now(), 'url', url, 'error', err or '')
   redis.call('PEXPIREAT', k_hook(hook), redis.call('PEXPIRETIME', k_job(job)))
   hook_due(hook, host_of(url), now())
 end
