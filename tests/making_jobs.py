@@ -165,8 +165,8 @@ def snapshot(store: Store, job: NewJob) -> tuple[Job, list[Part]]:
 
 
 def take_hook(store: Store, lease_ms: int = LONG_MS) -> Hook | None:
-    """Take the webhook delivery that is due, if any, however many are under way to its receiver."""
-    return store.hooks.take(lease_ms, per_host=100)
+    """Take the webhook delivery that is due, if any, however many are under way."""
+    return store.hooks.take(lease_ms, per_host=100, per_owner=100)
 
 
 def scheduled(store: Store) -> dict[str, float]:

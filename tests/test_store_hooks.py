@@ -110,9 +110,9 @@ def test_a_deleted_jobs_delivery_is_not_revived_by_its_report(store: Store) -> N
 # -- how many at once
 
 
-def cancelled(store: Store, url: str = "https://a.example/h") -> Job:
+def cancelled(store: Store, url: str = "https://a.example/h", owner: str = "local") -> Job:
     """A job whose end is to be told."""
-    job = submit(store, **with_hook(webhook_url=url))
+    job = submit(store, owner, **with_hook(webhook_url=url))
     store.jobs.cancel(job.id, CANCEL)
     return read(store, job)
 
@@ -131,25 +131,63 @@ def test_a_receiver_is_a_host_and_port(store: Store, url: str, same: bool) -> No
     """Those of one share its places, whatever the rest of their URLs."""
     cancelled(store)
     cancelled(store, url)
-    assert store.hooks.take(LONG_MS, per_host=1)
-    assert (store.hooks.take(LONG_MS, per_host=1) is None) == same
+    assert store.hooks.take(LONG_MS, per_host=1, per_owner=100)
+    assert (store.hooks.take(LONG_MS, per_host=1, per_owner=100) is None) == same
 
 
 @pytest.mark.parametrize("ending", ["delivered", "retry", "deleted", "lost"])
 def test_a_place_is_free_again_when_its_delivery_is_over(store: Store, ending: Any) -> None:
     """However it ended; also when its worker died, once its lease has."""
     jobs = [cancelled(store) for _ in range(3)]
-    hook = store.hooks.take(100 if ending == "lost" else LONG_MS, per_host=1)
+    hook = store.hooks.take(100 if ending == "lost" else LONG_MS, per_host=1, per_owner=100)
     assert hook is not None
     if ending == "deleted":
         store.jobs.delete(hook.job_id)
     elif ending != "lost":
-        assert store.hooks.take(LONG_MS, per_host=1) is None
+        assert store.hooks.take(LONG_MS, per_host=1, per_owner=100) is None
         store.hooks.tried(hook, ending, "x", wait_ms=LONG_MS)
-    after = eventually(lambda: store.hooks.take(LONG_MS, per_host=1), what="a free place")
+    after = eventually(lambda: store.hooks.take(LONG_MS, per_host=1, per_owner=100), what="a free place")
     assert after.job_id in {job.id for job in jobs}
-    assert store.hooks.take(LONG_MS, per_host=1) is None
+    assert store.hooks.take(LONG_MS, per_host=1, per_owner=100) is None
     assert len(scheduled(store)) == (2 if ending in ("delivered", "deleted") else 3)
+
+
+def take_of(store: Store, lease_ms: int = LONG_MS) -> str | None:
+    """Take the delivery that is due, of an owner that has none under way; gives its job."""
+    hook = store.hooks.take(lease_ms, per_host=100, per_owner=1)
+    return hook.job_id if hook else None
+
+
+def test_an_owner_has_but_its_part_under_way(store: Store) -> None:
+    """Over all of its receivers; another's delivery goes before those that have waited longer."""
+    one, *_ = [cancelled(store, f"https://{n}.example/h", "one") for n in range(3)]
+    another = cancelled(store, owner="another")
+    assert [take_of(store) for _ in range(3)] == [one.id, another.id, None]
+
+
+def test_an_owner_that_has_enough_holds_up_no_other_at_the_same_receiver(store: Store) -> None:
+    """However few it lets through itself."""
+    one, *_ = [cancelled(store, url, "one") for url in ("https://b.example/h", *["https://a.example/h"] * 5)]
+    another = cancelled(store, owner="another")
+    assert [take_of(store) for _ in range(3)] == [one.id, another.id, None]
+
+
+@pytest.mark.parametrize("ending", ["delivered", "retry", "deleted", "lost"])
+def test_an_owners_place_is_free_again_when_its_delivery_is_over(store: Store, ending: Any) -> None:
+    """However it ended, and then for the receiver that has waited longest, though some that waited have gone."""
+    jobs = [cancelled(store, f"https://{n}.example/h") for n in range(4)]
+    hook = store.hooks.take(300 if ending == "lost" else LONG_MS, per_host=100, per_owner=1)
+    assert hook is not None
+    assert (hook.job_id, take_of(store)) == (jobs[0].id, None)
+    store.jobs.delete(jobs[1].id)
+    if ending == "deleted":
+        store.jobs.delete(hook.job_id)
+    elif ending != "lost":
+        store.hooks.tried(hook, ending, "x", wait_ms=LONG_MS)
+    after = eventually(lambda: take_of(store), what="a free place")
+    assert after == jobs[2].id or (ending == "lost" and after in {job.id for job in jobs})
+    assert take_of(store) is None
+    check_store(store)
 
 
 # -- the log
@@ -209,7 +247,7 @@ def test_tries_are_counted_by_what_came_of_them(store: Store) -> None:
     assert store.hooks.outcomes() == {}
     for outcomes in (("retry", "retry", "delivered"), ("given_up", "retry"), ("delivered",)):
         store.jobs.cancel(submit(store, **with_hook()).id, CANCEL)
-        hook = store.hooks.take(LONG_MS, per_host=9)
+        hook = store.hooks.take(LONG_MS, per_host=9, per_owner=100)
         assert hook is not None
         for outcome in outcomes:
             store.hooks.tried(hook, outcome, "…", wait_ms=0)  # type: ignore[arg-type]  # they are outcomes

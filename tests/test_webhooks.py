@@ -418,6 +418,25 @@ def test_a_receiver_that_hangs_takes_no_places_from_others(store: Store, blobs: 
         assert len({r.headers["webhook-id"] for r in dead.seen}) == len(dead.seen) == 100
 
 
+def test_an_owner_whose_receivers_hang_takes_no_places_from_others(store: Store, blobs: Blobs, receiver: Web) -> None:
+    """However many of them there are: others have the rest."""
+    answering = threading.Event()
+    for owner in ("one", "another"):
+        store.access.webhook_secret(owner)
+    with ExitStack() as stack:
+        for _ in range(4):
+            dead = stack.enter_context(web())
+            dead.answer = lambda _: Reply(200 if answering.wait(60) else 500)
+            for _ in range(10):
+                completed(store, blobs, dead.url, owner="one")
+        stack.enter_context(running(make(store, blobs, seconds=60)))
+        eventually(lambda: store.hooks.waiting()["sent"] == 16, what="as many under way as the owner may have")
+        completed(store, blobs, receiver.url, owner="another")
+        eventually(lambda: receiver.seen, seconds=5, what="the other owner's delivery")
+        answering.set()
+        eventually(lambda: scheduled(store) == {}, what="the rest, when they answer again")
+
+
 def test_a_delivery_goes_out_once_although_many_workers_look(store: Store, blobs: Blobs, receiver: Web) -> None:
     """Two side workers share the work."""
     both = [make(store, blobs) for _ in range(2)]

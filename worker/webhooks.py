@@ -32,6 +32,9 @@ _WAITS = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 36_000)
 _INLINE_BYTES = 20_000
 _POLL_S = 1.0
 _MOST_AT_ONCE = 32
+#: Of one owner, in all workers together: however many of its receivers hang, others have the rest. Not less than half:
+#: its other receivers need places too, and where there are no keys all jobs are of one owner.
+_MOST_OF_ONE_OWNER = _MOST_AT_ONCE // 2
 
 
 class Webhooks:
@@ -54,6 +57,7 @@ class Webhooks:
         self._secrets_of_local = secrets
         self._seconds = seconds
         self._per_host = per_host
+        self._per_owner = max(_MOST_OF_ONE_OWNER, per_host)  # an operator may allow one receiver more
         self._tracing = tracing
         self._wake = threading.Event()
         self._end = threading.Event()
@@ -96,7 +100,8 @@ class Webhooks:
             hook = None
             try:
                 # Twice the longest a try may take: a delivery whose worker died is due again after that.
-                hook = self._store.hooks.take(int(self._seconds * 2_000) + 20_000, per_host=self._per_host)
+                lease_ms = int(self._seconds * 2_000) + 20_000
+                hook = self._store.hooks.take(lease_ms, per_host=self._per_host, per_owner=self._per_owner)
             finally:
                 if hook is None:
                     self._free.release()

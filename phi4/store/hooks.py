@@ -75,12 +75,13 @@ class Hooks:
         self._client = client
         self._scripts = scripts
 
-    def take(self, lease_ms: int, *, per_host: int) -> Hook | None:
-        """Take the most overdue delivery of a receiver with fewer than `per_host` under way, in all workers together.
+    def take(self, lease_ms: int, *, per_host: int, per_owner: int) -> Hook | None:
+        """Take the most overdue delivery.
 
-        Unless it is reported on, it is due again when the lease ends.
+        Of those to a receiver with fewer than `per_host` under way, and of an owner with fewer than `per_owner`, in all
+        workers together. Unless it is reported on, it is due again when the lease ends.
         """
-        reply = self._scripts.run("take_hook", lease_ms, per_host)
+        reply = self._scripts.run("take_hook", lease_ms, per_host, per_owner)
         return Hook(*reply) if reply else None
 
     def tried(self, hook: Hook, outcome: HookOutcome, answer: str, *, wait_ms: int = 0, took_ms: int = 0) -> None:

@@ -21,6 +21,8 @@ PROGRESS_STEPS = 500
 #: What is told of a job's webhooks: those of its last runs, and the last tries of each.
 MOST_HOOK_RUNS = 20
 MOST_HOOK_TRIES = 50
+#: Deliveries to one receiver among which one is looked for whose owner may have another under way.
+MOST_HOOKS_LOOKED_AT = 100
 #: Text in the making is kept for readers that come back soon; afterwards the result has it.
 MOST_DELTAS = 10_000
 DELTAS_TTL_S = 300
@@ -53,6 +55,8 @@ PATTERNS = {
     "hook_hosts": "phi4:hook_hosts",  # zset: receivers of webhooks by when they have to be looked at
     "hooks": "phi4:hooks:{}",  # zset per receiver: webhook deliveries by due time
     "hooks_sent": "phi4:hooks_sent:{}",  # zset per receiver: deliveries under way, by the time their lease ends
+    "hooks_of": "phi4:hooks_of:{}",  # zset per owner: deliveries under way, by the time their lease ends
+    "hook_hosts_passed": "phi4:hook_hosts_passed:{}",  # zset per owner: receivers that wait for a place of its
     "hook": "phi4:hook:{}",  # hash: one webhook delivery
     "hook_tries": "phi4:hook_tries:{}",  # list per delivery: what came of each try, oldest first
     "hook_outcomes": "phi4:hook_outcomes",  # hash: outcome -> tries of deliveries that had it
@@ -78,6 +82,7 @@ _CONSTANTS = {
     "PROGRESS_STEPS": PROGRESS_STEPS,
     "MOST_HOOK_RUNS": MOST_HOOK_RUNS,
     "MOST_HOOK_TRIES": MOST_HOOK_TRIES,
+    "MOST_HOOKS_LOOKED_AT": MOST_HOOKS_LOOKED_AT,
     "MOST_DELTAS": MOST_DELTAS,
     "DELTAS_TTL_S": DELTAS_TTL_S,
     "READER_TTL_S": READER_TTL_S,

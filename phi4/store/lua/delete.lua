@@ -10,8 +10,8 @@ for attempt = 1, tonumber(attempts or 1) do
     local hook = job .. '|' .. event .. '|' .. attempt
     local url = redis.call('HGET', k_hook(hook), 'url')
     if url then
-      redis.call('ZREM', k_hooks_sent(host_of(url)), hook)
       hook_over(hook, host_of(url))
+      hook_back(hook, host_of(url))
       redis.call('DEL', k_hook(hook), k_hook_tries(hook))
     end
   end

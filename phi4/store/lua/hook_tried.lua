@@ -1,6 +1,6 @@
 -- ARGV: hook, its URL, 'delivered' | 'retry' | 'gone' | 'given_up', answer in words, ms before the next try, ms the try took.
 local hook, host, outcome, took_ms = ARGV[1], host_of(ARGV[2]), ARGV[3], tonumber(ARGV[6])
-redis.call('ZREM', k_hooks_sent(host), hook)
+hook_back(hook, host)
 look_at_next(host)
 -- Not scheduled any more: deleted, or a try that took longer than its lease reports after the next one has arrived.
 if not redis.call('ZSCORE', k_hooks(host), hook) or redis.call('EXISTS', k_hook(hook)) == 0 then return 0 end

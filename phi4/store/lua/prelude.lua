@@ -257,6 +257,23 @@ local function hook_over(hook, host)
   look_at_next(host)
 end
 
+-- An owner has no more under way than its part of the workers' places: one whose receivers hang leaves the rest to others. A
+-- receiver that waits for owners who have none left is passed over, and remembered with each of them.
+local function hook_owner(hook) return redis.call('HGET', k_job(string.match(hook, '^[^|]+')), 'owner') or '' end
+
+local function look_at_passed(owner)
+  repeat
+    local host = redis.call('ZPOPMIN', k_hook_hosts_passed(owner))[1]
+    if host then look_at_next(host) end
+  until not host or redis.call('ZCOUNT', k_hooks(host), '-inf', now()) > 0
+end
+
+local function hook_back(hook, host)
+  redis.call('ZREM', k_hooks_sent(host), hook)
+  local owner = hook_owner(hook)
+  if redis.call('ZREM', k_hooks_of(owner), hook) == 1 then look_at_passed(owner) end
+end
+
 -- What an event says is kept with it: the job's record may tell of a later run when it is delivered.
 local function schedule_hook(job, event)
   local url, events, err = job_get(job, 'webhook_url', 'webhook_events', 'error')
