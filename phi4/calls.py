@@ -199,7 +199,8 @@ class Following:
         self._left -= 1
         if self._left < 1 or (isinstance(error, Phi4ApiError) and error.status not in _PASSING):
             raise error
-        return (isinstance(error, Phi4ApiError) and error.retry_after) or _RECONNECT_S
+        longer = _RECONNECT_S * 2 ** (self._tries - self._left - 1)
+        return (isinstance(error, Phi4ApiError) and error.retry_after) or longer
 
 
 def cut_off() -> httpx.TransportError:
