@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from api.plain_text import plain_text
 from phi4.errors import FormatUnavailable
 from phi4.params import JobType
 
@@ -32,6 +33,12 @@ def _text(result: Result) -> str:
 
 def _answer(result: Result) -> str:
     return _ended(str(result["answer"]))
+
+
+def _pages(result: Result) -> str:
+    """Give pages that were read as text as they are: a mark in them was printed."""
+    pages = [plain_text(p["markdown"]) if p["markdown"] else p["text"] for p in result["pages"]]
+    return _ended("\n\n".join(filter(None, pages)))
 
 
 def _markdown(result: Result) -> str:
@@ -83,7 +90,7 @@ def _ended(text: str) -> str:
 _Format = tuple[str, Callable[[Result], str]]
 _JSON: _Format = ("application/json", _json)
 FORMATS: dict[JobType, dict[str, _Format]] = {
-    "ocr": {"json": _JSON, "text": (_PLAIN, _text), "markdown": ("text/markdown; charset=utf-8", _markdown)},
+    "ocr": {"json": _JSON, "text": (_PLAIN, _pages), "markdown": ("text/markdown; charset=utf-8", _markdown)},
     "vqa": {"json": _JSON, "text": (_PLAIN, _answer)},
     "chat": {"json": _JSON, "text": (_PLAIN, _answer)},
     "asr": {

@@ -141,7 +141,7 @@ def _paths() -> Schema:
                 problems=("404", "409", "410", "422", "500"),
                 parameters=[
                     job_id,
-                    _parameter("format", "query", {"type": "string", "enum": list(ALL_FORMATS)}, "Default json"),
+                    _parameter("format", "query", {"type": "string", "enum": list(ALL_FORMATS)}, _FORMAT),
                 ],
             ),
         },
@@ -222,6 +222,7 @@ def _result() -> Schema:
     }
 
 
+_FORMAT = "Default json. `text` of pages that were read as Markdown is without its marks"
 _KEY: Schema = {
     "type": "http",
     "scheme": "bearer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, get_args
 
 import pytest
@@ -93,10 +94,44 @@ def test_subtitles_need_times() -> None:
 
 def test_text_ends_with_a_line_break() -> None:
     """Exactly one, so that files can be put one after the other."""
-    assert render(PAGES, "ocr", "text") == ("# One\n\nFour ä\n", "text/plain; charset=utf-8")
+    assert render(PAGES, "ocr", "text") == ("One\n\nFour ä\n", "text/plain; charset=utf-8")
     assert render({"answer": "Blue."}, "vqa", "text")[0] == "Blue.\n"
     assert render({"answer": "Blue.\n"}, "vqa", "text")[0] == "Blue.\n"
     assert render(spoken((0, 1, "a"), (1, 2, "b")), "asr", "text")[0] == "a b\n"
+
+
+@pytest.mark.parametrize(
+    ("markdown", "text"),
+    [
+        ("## A *b* **c** ~~d~~ ##", "A b c d"),
+        ("one  \ntwo<br>three\nfour\n\nfive", "one\ntwo\nthree\nfour\n\nfive"),
+        ("| a | b |\n|:--|--:|\n| 1\\|2 | x<br>y |\n|  | *z* |", "a\tb\n1|2\tx y\n\tz"),
+        ("|  |  |\n| --- | --- |\n| a | b |", "a\tb"),
+        ("- a\n- b\n  1. c\n     d\n\n> e", "- a\n- b\n  1. c\n     d\n\ne"),
+        ("a\n\n---\n\nb", "a\n\nb"),
+        ("\\# 5 apples\n\n\\*not\\* so \\_", "# 5 apples\n\n*not* so _"),
+        ("```\n*a*\n  b\n```", "*a*\n  b"),
+        ("[a](https://a.example/x) ![b](c.png) `*d*`", "a b *d*"),
+        ("AT&T &lt;x&gt; <b>y</b>", "AT&T <x> <b>y</b>"),
+        # What only looks like Markdown stays.
+        ("a * b * c, 1 | 2, snake_case_name, #7, 5 < 6", None),
+        ("[1](2) and [x]\n\n[1]: Smith", None),
+        ("<div>\n\nA\n\n</div>", None),
+    ],
+)
+def test_text_of_markdown_is_without_its_marks(markdown: str, text: str | None) -> None:
+    """Lines, cells and lists stay apart; pages that were read as text are not touched."""
+    expected = f"{markdown if text is None else text}\n"
+    assert render({"pages": [{"markdown": markdown, "text": markdown}]}, "ocr", "text")[0] == expected
+    assert render({"pages": [{"markdown": "", "text": markdown}]}, "ocr", "text")[0] == f"{markdown}\n"
+
+
+@pytest.mark.parametrize("markdown", ["[" * 50_000, "![[" * 20_000, "*a" * 5_000 + "a*" * 5_000, "- " * 3_000 + "x"])
+def test_no_page_takes_long_to_be_written_as_text(markdown: str) -> None:
+    """Also one that an engine wrote in a loop."""
+    began = time.process_time()
+    render({"pages": [{"markdown": markdown, "text": markdown}]}, "ocr", "text")
+    assert time.process_time() - began < 2
 
 
 def test_markdown_joins_the_pages_that_say_something() -> None:
