@@ -187,3 +187,36 @@ def test_the_focus_goes_on_with_the_keyboard(play: Tab) -> None:
         rows.first.get_by_role("button", name="Really delete").press("Enter")
         expect(rows).to_have_count(left)
         expect(rows.locator("a") if left else play.page.locator("main")).to_be_focused()
+
+
+def test_arrow_keys_stay_in_their_group(play: Tab) -> None:
+    """There and back; a click on the question goes on to writing it."""
+    play.choose(picture())
+    read, asks = play.page.get_by_label("Read the text"), play.page.get_by_label("Ask a question")
+    read.focus()
+    for key, radio in ("ArrowRight", asks), ("ArrowLeft", read):
+        play.page.keyboard.press(key)
+        expect(radio).to_be_focused()
+        expect(radio).to_be_checked()
+
+    play.page.get_by_text("Ask a question").click()
+    expect(play.page.get_by_label("Your question")).to_be_focused()
+
+
+def test_the_focus_stays_where_questions_are_asked(play: Tab) -> None:
+    """One after the other needs no way back to the box; a view that is opened otherwise does not go there."""
+    play.choose(picture())
+    play.run("Read 1 file")
+    play.reaches("Done")
+    box = play.page.get_by_label(re.compile("Ask (about this file|another question)"))
+    for question in ("one", "two"):
+        box.fill(question)
+        box.press("Enter")
+        expect(play.page.locator(".asked").last).to_have_text(question)
+        expect(box).to_be_focused()
+        expect(box).to_have_value("")
+
+    play.page.get_by_role("link", name="Jobs", exact=True).first.click()
+    play.page.locator(".job-row a").first.press("Enter")
+    play.reaches("Done")
+    expect(play.page.locator("main")).to_be_focused()

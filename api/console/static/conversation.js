@@ -7,23 +7,25 @@ import { markdown } from "./markdown.js";
 import { media } from "./media.js";
 import { failure } from "./words.js";
 
+/** The job of the question that was asked last: its view goes on where the question was written. */
+let asked = "";
+
 export function conversation({ job, file, signal }) {
   const answer = h("div", { class: "answer", "aria-live": "polite" }, h("p", { class: "quiet waiting" }, "Working…"));
   const earlier = h("div", { class: "earlier" });
   const own = h("section", { class: "turn" }, h("p", { class: "asked" }, questionOf(job)), answer);
-  const column = h(
-    "section",
-    { class: "column talk", "aria-label": "Conversation" },
-    earlier,
-    own,
-    file ? askForm(file, "Ask another question") : null,
-  );
+  const next = file && askForm(file, "Ask another question");
+  const column = h("section", { class: "column talk", "aria-label": "Conversation" }, earlier, own, next);
   const thread = threadOf(file);
   tellEarlier(earlier, thread.slice(0, thread.indexOf(job.id)), signal);
   let told = "";
   return {
     element: h("div", { class: "beside" }, media(fileOf(job.id)).element, column),
     text: () => told,
+    opened() {
+      if (asked === job.id) next?.querySelector("input").focus();
+      asked = "";
+    },
     write(_, words) {
       told = words;
       answer.classList.add("live");
@@ -93,6 +95,7 @@ export function askForm(file, label) {
     try {
       const job = await submit("vqa", { question: field.value }, [file]);
       remember(job, file);
+      asked = job.id;
       location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       said.textContent = error.message;

@@ -21,6 +21,7 @@ export async function jobView(main, signal, id) {
   const state = h("div", { class: "state", "aria-live": "polite" });
   const body = BODIES[first.type]({ job: first, file: fileOf(id), signal });
   show(main, h("article", { class: "job" }, about, bar, state, body.element, callsOf(first)));
+  body.opened?.();
   const view = { id, about, bar, state, body, signal, texts: new Map(), fresh: new Set(), job: first, looking: false };
   document.title = `${nameOf(first)} · phi4`;
   take(view, first);

@@ -165,10 +165,12 @@ function soundOptions(draw) {
   return h("div", { class: "row" }, task, spoken, target);
 }
 
+/** The focus stays in the group, where the arrow keys go on; a pointer has chosen to write next. */
 function again(name, value, draw) {
+  const writes = value === "vqa" && !document.activeElement.matches(":focus-visible");
   wish[name] = value;
   draw();
-  document.querySelector(value === "vqa" ? "textarea" : `input[value="${value}"]`)?.focus();
+  document.querySelector(writes ? "textarea" : `input[value="${value}"]`)?.focus();
 }
 
 function question() {
