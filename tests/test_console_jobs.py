@@ -115,6 +115,24 @@ def test_of_several_files_each_is_a_job(play: Tab) -> None:
     expect(play.page.locator(".job-row .pill")).to_have_text(["Done", "Done"])
 
 
+def test_a_question_about_several_files_is_asked_of_each(play: Tab) -> None:
+    """The button says so, also beside a recording, which is not asked."""
+    play.choose(picture("one.png"), {"name": "talk.mp3", "mimeType": "audio/mpeg", "buffer": b"ID3"})
+    play.page.get_by_text("Ask a question").click()
+    go = play.page.locator(".primary.big")
+    expect(go).to_have_text("Ask about and transcribe 2 files")
+    play.choose(picture("two.png"))
+    expect(go).to_have_text("Ask and transcribe each of 3 files")
+    play.page.get_by_label("Leave out talk.mp3").click()
+    expect(go).to_have_text("Ask each of 2 files")
+
+    play.page.get_by_label("Your question").fill("What is it?")
+    go.click()
+    expect(play.page.locator(".job-row").filter(has_text="What is it?").locator(".name")).to_have_text(
+        ["two.png", "one.png"]
+    )
+
+
 def test_jobs_are_listed_live_with_filters(play: Tab, service: Service) -> None:
     """A job from elsewhere appears by itself; filters are in the address; rows cancel and delete."""
     play.open("#/jobs")

@@ -131,11 +131,14 @@ function whatFor(file) {
   return ["ocr", { format: wish.format, ...pages }];
 }
 
+/** A question is a job of each file, and says so: to some it could mean all of them together. */
 function label(kinds) {
+  const asksEach = wish.page === "vqa" && staged.filter((file) => kindOf(file) !== "audio").length > 1;
   const verbs = [];
-  if (kinds.has("image") || kinds.has("pdf")) verbs.push(wish.page === "vqa" ? "Ask about" : "Read");
+  if (kinds.has("image") || kinds.has("pdf")) verbs.push(wish.page !== "vqa" ? "Read" : asksEach ? "Ask" : "Ask about");
   if (kinds.has("audio")) verbs.push(wish.sound === "translate" ? "Translate" : "Transcribe");
-  return `${verbs.join(" and ").replace("and T", "and t")} ${one(staged.length, "file")}`;
+  const count = one(staged.length, "file");
+  return `${verbs.join(" and ").replace("and T", "and t")} ${asksEach ? `each of ${count}` : count}`;
 }
 
 function pageOptions(kinds, draw) {
