@@ -42,6 +42,9 @@ def test_a_job_is_cancelled_and_tried_again(play: Tab) -> None:
     play.reaches("Working")
     play.page.get_by_role("button", name="Cancel").click()
     play.reaches("Cancelled")
+    expect(play.page.locator(".state")).to_have_text("Cancelled by its owner.")
+    expect(play.page.locator(".state .failure")).to_have_count(0)
+    play.picture("cancelled")
 
     play.page.get_by_role("button", name="Try again").click()
     play.reaches("Working")

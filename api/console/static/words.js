@@ -80,8 +80,9 @@ const ADVICE = {
   engine: "Another engine may be able to: Operations shows which one runs here.",
 };
 
-/** Why there is no result, and what to do about it. */
+/** Why there is no result, and what to do about it. What its owner stopped is no failure. */
 export function failure(error) {
+  if (error.code === "cancelled") return h("p", { class: "quiet" }, error.message);
   const advice = error.retryable ? "Trying again may help." : ADVICE[error.category];
   return h(
     "div",
