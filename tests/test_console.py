@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Route, expect
 
 from phi4.store import Store
 from tests.api_alone import api_alone
-from tests.browser import Tab, ask, fits, needs_chromium, picture, tab
+from tests.browser import Tab, ask, fits, needs_chromium, picture, pretend, tab
 from tests.conftest import Service, eventually
 from tests.servers import web
 
@@ -70,6 +70,24 @@ def test_operations_are_drawn(play: Tab, service: Service) -> None:
         expect(play.page.get_by_role("img", name=name)).to_be_visible()
     expect(play.page.get_by_role("row").filter(has_text="scripted-1")).to_contain_text("ready")
     play.picture("operations")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_long_times_stay_in_their_card(play: Tab, service: Service, width: int) -> None:
+    """However long jobs took; no words lie on others."""
+    service.ended(service.submit("ocr").json()["id"])
+    pretend(play, timings={"run_ms": 86_340_000}, cached=False)
+    play.page.set_viewport_size({"width": width, "height": 860})
+    play.open("#/operations")
+
+    chart = play.page.get_by_role("img", name="Time by type")
+    expect(chart).to_contain_text("23 h 59 min / 23 h 59 min")
+    play.picture(f"long-times-{width}")
+    name, words = (box for text in chart.locator("text").all()[:2] if (box := text.bounding_box()))
+    edge = chart.bounding_box()
+    assert edge
+    assert name["x"] + name["width"] < words["x"]
+    assert words["x"] + words["width"] <= edge["x"] + edge["width"] + 1
 
 
 def test_a_key_is_asked_for_when_it_is_needed(

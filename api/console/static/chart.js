@@ -36,21 +36,21 @@ export function timeline(label, points, minutes, tell, now = Date.now()) {
   );
 }
 
-/** Rows `[name, [[value, class], …], words]`, each as bars laid over one another. */
+/** Rows `[name, [[value, class], …], words]`, each as bars laid over one another, under words of any length. */
 export function bars(label, rows) {
   const most = Math.max(...rows.flatMap(([, values]) => values.map(([value]) => value)), 1e-9);
-  const [left, right, step] = [90, 104, 30];
-  const width = (value) => Math.max(2, (value / most) * (WIDTH - left - right));
+  const step = 42;
+  const width = (value) => Math.max(2, (value / most) * WIDTH);
   const told = rows.map(([name, , words]) => `${name} ${words}`).join("; ");
   return svg(
     "svg",
     { class: "chart", viewBox: `0 0 ${WIDTH} ${rows.length * step}`, role: "img", "aria-label": `${label}: ${told}` },
     rows.map(([name, values, words], n) => [
-      svg("text", { x: 0, y: n * step + 19 }, name),
+      svg("text", { x: 0, y: n * step + 14 }, name),
+      svg("text", { x: WIDTH, y: n * step + 14, "text-anchor": "end" }, words),
       values.map(([value, look]) =>
-        svg("rect", { class: look, x: left, y: n * step + 8, width: width(value), height: 14, rx: 3 }),
+        svg("rect", { class: look, x: 0, y: n * step + 22, width: width(value), height: 12, rx: 3 }),
       ),
-      svg("text", { x: left + width(Math.max(...values.map(([value]) => value))) + 8, y: n * step + 19 }, words),
     ]),
   );
 }
