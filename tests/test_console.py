@@ -52,6 +52,23 @@ def test_a_refusal_is_explained(play: Tab) -> None:
     expect(play.page.locator(".said")).to_be_empty()
 
 
+def test_a_file_that_cannot_be_read_is_named(play: Tab) -> None:
+    """As text and until something else is chosen; the others beside it are taken."""
+    name = "<b>notes<b>.txt"
+    play.choose({"name": name, "mimeType": "text/plain", "buffer": b"words"}, picture())
+    told = play.page.get_by_role("alert")
+    expect(told).to_have_text(f"Only pictures, PDFs and audio can be read; not {name}.")
+    expect(play.page.locator(".staged .name")).to_have_text("sign.png")
+    play.picture("not-readable")
+
+    play.choose({"name": "donaudampfschifffahrt" * 9 + ".txt", "mimeType": "text/plain", "buffer": b"words"})
+    play.page.set_viewport_size({"width": 360, "height": 740})
+    play.picture("not-readable-long")
+    assert fits(play)
+    play.choose(picture("two.png"))
+    expect(told).to_be_empty()
+
+
 def test_operations_are_drawn(play: Tab, service: Service) -> None:
     """Queue, throughput, latency by type, workers and webhooks, with their figures in words for those who see none."""
     with web() as receiver:

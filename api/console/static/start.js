@@ -1,7 +1,7 @@
 /** The first view: takes files, asks what to do with them, and submits one job for each. */
 
 import { submit } from "./api.js";
-import { choice, h, one, show, toast } from "./dom.js";
+import { choice, h, one, show } from "./dom.js";
 import { ACCEPT, kindOf, madeHere, remember } from "./files.js";
 import { fileRow } from "./staged.js";
 import { recorder } from "./record.js";
@@ -56,9 +56,10 @@ export async function startView(main, signal) {
   function add(files) {
     if (!files.length) return;
     const known = [...files].filter(kindOf);
-    if (known.length < files.length) toast("Only pictures, PDFs and audio can be read.");
+    const others = [...files].filter((file) => !kindOf(file)).map((file) => file.name);
     staged.push(...known);
     draw();
+    if (others.length) said.textContent = `Only pictures, PDFs and audio can be read; not ${others.join(", ")}.`;
     if (known.length) (options.querySelector("textarea") || go).focus();
   }
 
