@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.browser import INPUTS, Tab, ask, fits, needs_chromium, pretend
@@ -129,6 +132,22 @@ def test_a_document_is_shown_page_by_page(play: Tab) -> None:
     expect(play.page.get_by_role("tabpanel")).to_have_text("page 421x625")
     expect(play.page.get_by_title("The file scan.pdf")).to_have_attribute("src", re.compile("#page=3&"))
     play.picture("document")
+
+
+def test_a_pdf_has_a_frame_of_its_shape(play: Tab) -> None:
+    """The viewer fills what is left of a frame with its own dark colour, and with the page after."""
+    wide = io.BytesIO()
+    Image.new("L", (400, 200), "white").save(wide, "PDF")
+    play.choose({"name": "wide.pdf", "mimeType": "application/pdf", "buffer": wide.getvalue()})
+    play.run("Read 1 file")
+    play.reaches("Done")
+    frame = play.page.get_by_title("The file wide.pdf").bounding_box()
+    assert frame
+    assert frame["width"] / frame["height"] == pytest.approx(2, rel=0.02)
+    play.picture("wide-pdf")
+
+    play.page.set_viewport_size({"width": 360, "height": 740})
+    assert fits(play)
 
 
 def test_tabs_get_their_numbers_when_the_pages_are_known(play: Tab, service: Service) -> None:

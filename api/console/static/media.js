@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { isShown, kindOf, urlOf } from "./files.js";
 
-/** `{element, turnTo}`; `turnTo` shows a page of a PDF, from 1. */
+/** `{element, turnTo}`; `turnTo` shows a page of a PDF, from 1, in a frame of its shape. */
 export function media(file) {
   if (!file)
     return { element: missing("The file is not in this tab. The service keeps it for working on only."), turnTo() {} };
@@ -49,7 +49,8 @@ function document_(file) {
   let frame = h("iframe", { src: at(1), title: `The file ${file.name}` });
   const element = h("aside", { class: "media pdf", "aria-label": "The PDF" }, frame);
   let shown = 1;
-  const turnTo = (page) => {
+  const turnTo = (page, size) => {
+    if (size) element.style.setProperty("--shape", size.width / size.height);
     if (page === shown) return;
     shown = page;
     // A viewer that is open does not look at its address again.

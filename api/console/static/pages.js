@@ -59,7 +59,7 @@ export function pages({ job, file }) {
     );
     modes.hidden = !page || Boolean(page.error);
     bar.hidden = tabs.hidden && modes.hidden;
-    if (page?.page) beside.turnTo(page.page);
+    if (page?.page) beside.turnTo(page.page, page.dimensions);
   }
 
   /** Until a page is picked, the first one that is there is shown; tells whether that changed. */
@@ -119,7 +119,7 @@ export function pages({ job, file }) {
     },
     show(result) {
       for (const page of result.pages || []) {
-        known.set(page.index, { page: page.page, text: page.markdown || page.text, error: page.error, done: true });
+        known.set(page.index, { ...page, text: page.markdown || page.text, done: true });
       }
       settle();
       draw();
