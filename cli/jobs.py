@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from cli import show
 from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of, undone
@@ -13,18 +14,27 @@ from cli.remote import BrokenOff, Job, Refused, Remote, RemoteError, Unreachable
 from cli.show import Fault, Progress
 from phi4.job import Status
 
+T = TypeVar("T")
+
 #: Requests under way at a time: enough to keep a service busy, few enough to leave it room for others.
 _SLOTS = 8
-#: A long-poll ends on a change of status only; the pages done are as old as this many seconds.
+#: A long-poll holds one of the slots, so it is short.
 _POLL_S = 2
 #: A service with no room for another long-poll answers at once; do not press it.
 _PAUSE_S = 0.5
+#: A job that takes long is asked after less often: each time after this share of its time, and so many seconds at most.
+_PAUSE_SHARE = 0.1
+_MOST_PAUSE_S = 10.0
 #: A service that is being restarted is back within this many seconds.
 _PATIENCE_S = 30.0
 #: What interrupting may take: a submission on its way to be answered, and its job to be cancelled.
 _PARTING_S = 5.0
-_LATER = ("queue_full", "idempotency_in_flight")
-_BRIEFLY_AWAY = (429, 502, 503, 504)
+_BRIEFLY_AWAY = (502, 503, 504)
+_WAITING = {
+    "queue_full": "waiting for room in the queue",
+    "rate_limited": "waiting: the key's requests for this minute are used up",
+}
+_AWAY = "waiting for the service"
 _ENDED = frozenset(s.value for s in Status if s.is_terminal)
 
 
@@ -123,7 +133,7 @@ class Batch:
         try:
             job = await self._ended(number, job)
             self._submissions.pop(number)
-            text = await self._text(job)
+            text = await self._text(number, job)
         except Refused as refusal:
             self._submissions.pop(number, None)
             return self._failed(number, asked, refusal.code, refusal.message, job)
@@ -141,15 +151,15 @@ class Batch:
             try:
                 return await self._submit_once(number, asked, key)
             except Refused as refusal:
-                if refusal.code not in _LATER:
+                if not _is_for_later(refusal):
                     raise
                 pause, tried = refusal.retry_after, time.monotonic()
-                self._progress.update(number, "waiting for room in the queue")
+                self._progress.update(number, _WAITING.get(refusal.code, _AWAY))
             except Unreachable:
                 if not self._remote.has_answered or time.monotonic() - tried > _PATIENCE_S:
                     raise
                 pause = _PAUSE_S
-                self._progress.update(number, "waiting for the service")
+                self._progress.update(number, _AWAY)
             await asyncio.sleep(pause)
 
     async def _submit_once(self, number: int, asked: Asked, key: str) -> Job:
@@ -167,34 +177,42 @@ class Batch:
                 raise
 
     async def _ended(self, number: int, job: Job) -> Job:
-        """Wait for the end of a job, also across a short absence of the service."""
-        heard = time.monotonic()
+        """Wait for the end of a job."""
+        begun = time.monotonic()
         while job["status"] not in _ENDED:
             self._progress.update(number, job)
-            try:
-                job = await self._next(job)
-                heard = time.monotonic()
-            except RemoteError as error:
-                if not _may_be_back(error) or time.monotonic() - heard > _PATIENCE_S:
-                    raise
-                self._progress.update(number, "waiting for the service")
-                await asyncio.sleep(_PAUSE_S)
+            job = await self._next(number, job, begun)
         self._progress.update(number, job)
         return job
 
-    async def _next(self, job: Job) -> Job:
-        async with self._slots:
-            asked_at = time.monotonic()
-            seen = await self._remote.show(job["id"], wait=_POLL_S)
+    async def _next(self, number: int, job: Job, begun: float) -> Job:
+        asked_at = time.monotonic()
+        seen = await self._patiently(number, lambda: self._remote.show(job["id"], wait=_POLL_S))
         if seen["status"] == job["status"]:
-            await asyncio.sleep(max(0.0, asked_at + _PAUSE_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, asked_at + _pause(asked_at - begun) - time.monotonic()))
         return seen
 
-    async def _text(self, job: Job) -> str | None:
+    async def _text(self, number: int, job: Job) -> str | None:
         if job["status"] != Status.COMPLETED or not self._wanted:
             return None
-        async with self._slots:
-            return await self._remote.result(job["id"], self._wanted)
+        return await self._patiently(number, lambda: self._remote.result(job["id"], self._wanted))
+
+    async def _patiently(self, number: int, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask after a job: across a short absence of the service, and as late as one that is there asks for."""
+        heard = time.monotonic()
+        while True:
+            try:
+                async with self._slots:
+                    return await ask()
+            except RemoteError as error:
+                if isinstance(error, Refused) and _is_for_later(error):
+                    pause, heard = error.retry_after, time.monotonic() + error.retry_after
+                elif _may_be_back(error) and time.monotonic() - heard <= _PATIENCE_S:
+                    pause = _PAUSE_S
+                else:
+                    raise
+                self._progress.update(number, _WAITING.get(error.code, _AWAY))
+            await asyncio.sleep(pause)
 
     def _failed(self, number: int, asked: Asked, code: str, message: str, job: Job | None = None) -> Outcome:
         self._progress.update(number, "failed")
@@ -218,3 +236,12 @@ class Batch:
 
 def _may_be_back(error: RemoteError) -> bool:
     return not isinstance(error, Refused) or error.status in _BRIEFLY_AWAY
+
+
+def _is_for_later(refusal: Refused) -> bool:
+    """Whether a service that is there wants to be asked again: that costs no patience."""
+    return refusal.status == 429 or refusal.code == "idempotency_in_flight"
+
+
+def _pause(elapsed: float) -> float:
+    return min(max(_PAUSE_S, elapsed * _PAUSE_SHARE), _MOST_PAUSE_S)

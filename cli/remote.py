@@ -24,7 +24,8 @@ _CONNECT_S = 5.0
 #: For one answer, and for one piece of an upload; a long-poll gets its wait on top.
 _ANSWER_S = 60.0
 _RETRY_AFTER_S = 1.0
-_MOST_RETRY_AFTER_S = 30.0
+#: A key's requests are counted over a minute.
+_MOST_RETRY_AFTER_S = 60.0
 
 
 class RemoteError(Exception):
@@ -204,7 +205,7 @@ class Remote:
         message = (
             f"{self._address} answered {status} {response.reason_phrase}, and not as phi4 does; is it the address?"
         )
-        return Refused(f"http_{status}", message, status=status)
+        return Refused(f"http_{status}", message, status=status, retry_after=_retry_after(response))
 
 
 def _content(path: Path, opened: contextlib.ExitStack) -> BinaryIO | bytes:

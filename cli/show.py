@@ -62,7 +62,7 @@ class Lines:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
-        self._said: dict[int, str] = {}
+        self._said: set[tuple[int, str]] = set()
 
     def __enter__(self) -> Lines:
         return self
@@ -71,10 +71,10 @@ class Lines:
         pass
 
     def update(self, number: int, now: Mapping[str, Any] | str) -> None:
-        """Say it once, when it is new."""
+        """Say it once for each job: what is waited for may come and go a hundred times."""
         text = now if isinstance(now, str) else str(now["status"]).replace("_", " ")
-        if self._said.get(number) != text:
-            self._said[number] = text
+        if (number, text) not in self._said:
+            self._said.add((number, text))
             say(f"{self._names[number]}: {text}")
 
     @contextmanager

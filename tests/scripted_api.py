@@ -32,6 +32,9 @@ class Scripted:
     submissions: list[dict[str, Any]] = field(default_factory=list)
     results_asked: list[tuple[str, str]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    #: How many more requests are refused because the key has made too many, and when it may come back.
+    too_many: int = 0
+    retry_after: str = "0"
     most_at_once: int = 0
     at_once: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -83,6 +86,16 @@ def scripted_app(script: Scripted) -> Flask:
         with script.changed:
             script.at_once += 1
             script.most_at_once = max(script.most_at_once, script.at_once)
+
+    @flask.before_request
+    def limit() -> Response | None:
+        with script.changed:
+            script.too_many -= 1
+            if script.too_many < 0:
+                return None
+        refused = problem(429, "rate_limited", "This key has made too many requests.")
+        refused.headers["Retry-After"] = script.retry_after
+        return refused
 
     @flask.teardown_request
     def count_out(_error: BaseException | None) -> None:

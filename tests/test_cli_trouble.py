@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from flask import Flask
 
 from cli.delivery import Asked, Outcome
-from cli.jobs import Batch
+from cli.jobs import Batch, _pause
 from cli.remote import Job, Remote, Unreachable
 from cli.show import Lines
 from tests.conftest import eventually
@@ -81,6 +81,43 @@ def test_a_full_queue_is_waited_for(phi4: Command, api: Scripted, files: Files) 
     assert result.stdout == "text of crowded.png\n"
     assert len(api.submissions) == 3
     assert len({s["key"] for s in api.submissions}) == len(api.jobs) == 1
+
+
+@pytest.mark.parametrize("route", ["submit", "show", "result"])
+def test_a_key_that_has_made_too_many_requests_waits(
+    phi4: Command, api: Scripted, files: Files, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    """As `Retry-After` says, whatever was asked; it costs no patience, and is told once."""
+    pauses: list[float] = []
+
+    async def recorded(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("cli.jobs._PATIENCE_S", -1.0)
+    monkeypatch.setattr("cli.jobs.asyncio.sleep", recorded)
+    monkeypatch.setattr(Remote, route, limited(api, getattr(Remote, route)))
+
+    result = phi4("ocr", *files("good.png"))
+
+    assert (result.stdout, result.exit_code) == ("text of good.png\n", 0)
+    assert pauses.count(47.0) == 3
+    assert result.stderr.count("requests for this minute are used up") == 1
+
+
+def limited(api: Scripted, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A method of the client whose first call uses up the requests of its key."""
+    first = iter([3])
+
+    def called(*args: Any, **more: Any) -> Awaitable[Any]:
+        api.too_many, api.retry_after = next(first, api.too_many), "47"
+        return method(*args, **more)
+
+    return called
+
+
+def test_a_job_that_takes_long_is_asked_after_less_often() -> None:
+    """So that waiting does not use up what its key may ask."""
+    assert [_pause(elapsed) for elapsed in (0, 60, 3600)] == [0.5, 6.0, 10.0]
 
 
 def test_a_short_absence_of_the_service_costs_nothing(phi4: Command, files: Files) -> None:
