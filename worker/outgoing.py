@@ -35,18 +35,20 @@ class Outgoing:
 
         Raises `UrlForbidden`; `FetchFailed` when nobody answers in time.
         """
-        host = self._check(url)
+        host, connect = self._check(url), min(_CONNECT_S, seconds)
         with self._session(host) as session, _Cutter(seconds) as cutter:
             cutter.guard(session)
             try:
                 response = session.request(
-                    method, url, timeout=min(_CONNECT_S, seconds), allow_redirects=False, stream=True, **options
+                    method, url, timeout=(connect, seconds), allow_redirects=False, stream=True, **options
                 )
             except AntiSSRFError:
                 raise UrlForbidden(
                     f"{host} is not a public address; list it in PHI4_ALLOW_HOSTS to allow it."
                 ) from None
             except (requests.RequestException, OSError, ValueError) as error:
+                if cutter.has_connected and (cutter.over.is_set() or isinstance(error, requests.ReadTimeout)):
+                    raise FetchFailed(f"{host} took too long to answer.") from None
                 reason = "it took too long" if cutter.over.is_set() else _reason(error)
                 raise FetchFailed(f"{host} could not be reached: {reason}.") from None
             with response:
@@ -130,6 +132,11 @@ class _Cutter:
         self._timer.cancel()
         for handle in self._handles:
             handle.close()
+
+    @property
+    def has_connected(self) -> bool:
+        """Whether there was anybody to cut off."""
+        return bool(self._handles)
 
     def guard(self, session: requests.Session) -> None:
         """Watch over the connections that a session will open."""
