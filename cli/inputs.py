@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from phi4.media_type import HEAD_BYTES, KINDS, sniff
@@ -24,6 +25,12 @@ class Source:
     path: Path
     name: str
     place: Path
+
+
+@cache
+def piped(path: Path) -> bytes:
+    """Read what has no size yet, such as a pipe: once, because a second reader finds it empty."""
+    return path.read_bytes()
 
 
 def found(named: Sequence[Path], job_type: JobType) -> list[Source]:

@@ -6,10 +6,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from cli import show
 from cli.delivery import Asked, Delivery, Outcome, Wanted, faults_of, undone
+from cli.inputs import piped
 from cli.remote import BrokenOff, Job, Refused, Remote, RemoteError, Unreachable
 from cli.show import Fault, Progress
 from phi4.job import Status
@@ -49,6 +51,7 @@ def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
     batch = Batch(Remote(url), progress, wanted=wanted.text_format, timeout=wanted.timeout, at_once=wanted.at_once)
     try:
         with progress:
+            _take_in(asked, progress)
             asyncio.run(batch.run(asked, delivery.hand_over))
     except KeyboardInterrupt:
         show.complain(f"interrupted{batch.parting}")
@@ -59,6 +62,16 @@ def run(asked: Sequence[Asked], wanted: Wanted, *, url: str) -> int:
     if wished > 1 or wished > len(asked):
         show.say(_summary(len(asked) - delivery.faulty, wished - len(asked), delivery.faulty))
     return 1 if delivery.faulty else 0
+
+
+def _take_in(asked: Sequence[Asked], progress: Progress) -> None:
+    """Read what is piped in. Ctrl-C ends it here; within asyncio, it would wait for the end of the input."""
+    for number, one in enumerate(asked):
+        for path in one.files:
+            if path.exists() and not path.is_file():
+                progress.update(number, "waiting for input")
+                with suppress(OSError):  # told when it is to be sent
+                    piped(path)
 
 
 def _summary(done: int, skipped: int, faulty: int) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import EventSource
 
+from cli.inputs import piped
 from phi4 import __version__
 from phi4.calls import shown_name
 
@@ -210,7 +211,7 @@ class Remote:
 
 def _content(path: Path, opened: contextlib.ExitStack) -> BinaryIO | bytes:
     """Open a file to be streamed; what has no size yet, such as a pipe, is read whole."""
-    return opened.enter_context(path.open("rb")) if path.is_file() else path.read_bytes()
+    return opened.enter_context(path.open("rb")) if path.is_file() else piped(path)
 
 
 def _path(job_id: str, *more: str) -> str:

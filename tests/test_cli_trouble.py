@@ -220,6 +220,33 @@ def test_ctrl_c_cancels_the_jobs_still_running(api: Scripted, files: Files) -> N
     assert b"Traceback" not in out + err
 
 
+@pytest.mark.parametrize("words", [("ocr", "-"), ("ask", "-", "-q", "?"), ("transcribe", "-")])
+def test_ctrl_c_ends_the_wait_for_input(api: Scripted, words: tuple[str, ...]) -> None:
+    """Nobody has to end the input first."""
+    with started(*words, url=api.url, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+        rest = process.stderr.read()
+
+    assert (said, rest) == (b"stdin: waiting for input\n", b"phi4: interrupted\n")
+    assert process.returncode == 130
+
+
+def test_what_is_piped_in_is_sent_again_whole(api: Scripted) -> None:
+    """When the service had no room for it at first."""
+    api.too_many = 1
+    process = started("ocr", "-", url=api.url, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    process.communicate(b"content", timeout=60)
+
+    assert [sent["contents"] for sent in api.submissions] == [[b"content"]]
+
+
 def test_a_reader_that_leaves_ends_the_run(api: Scripted, files: Files) -> None:
     """With stdout closed (`phi4 ocr … | head`), the jobs that nobody will read are cancelled."""
     process = started(
