@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from phi4.media_type import HEAD_BYTES, KINDS, sniff
+from phi4.media_type import HEAD_BYTES, KINDS, Kind, sniff
 from phi4.params import JobType
 
 STDIN = Path("/dev/stdin")
+_ENDINGS: dict[Kind, frozenset[str]] = {
+    "image": frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}),
+    "pdf": frozenset({".pdf"}),
+    "audio": frozenset({".aac", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"}),
+}
 
 
 class NothingFound(Exception):
@@ -53,7 +58,7 @@ def _found(path: Path, job_type: JobType) -> Iterator[Source]:
 
 
 def _of_folder(folder: Path, job_type: JobType) -> Iterator[Source]:
-    """All files in a folder whose first bytes say that they can be worked on; hidden ones are left out."""
+    """All files in a folder whose first bytes or names say that they can be worked on; hidden ones are left out."""
     inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     seen = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
     fitting = [path for path in seen if _fits(folder / path, job_type)]
@@ -63,6 +68,9 @@ def _of_folder(folder: Path, job_type: JobType) -> Iterator[Source]:
 
 
 def _fits(path: Path, job_type: JobType) -> bool:
+    """Whether it can be worked on, or whoever named it thinks so: a damaged one is told when it was sent."""
+    if any(path.suffix.lower() in _ENDINGS[kind] for kind in KINDS[job_type]):
+        return True
     try:
         with path.open("rb") as file:
             media = sniff(file.read(HEAD_BYTES))

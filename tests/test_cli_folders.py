@@ -60,6 +60,20 @@ def test_a_folder_is_read_with_all_that_lies_in_it(phi4: Command, api: Scripted,
     assert result.stderr.splitlines()[-1].endswith("3 done")
 
 
+def test_a_file_that_is_not_what_its_name_says_is_told(phi4: Command, api: Scripted, scans: Path) -> None:
+    """An empty one or other bytes: the service says what is wrong with it, as when it is named by itself."""
+    (scans / "refused-1.PNG").touch()
+    (scans / "refused-2.pdf").write_text("words")
+    (scans / "empty.mp3").touch()
+
+    result = phi4("ocr", scans)
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "3 done, 2 with errors"
+    assert [f"{scans / name}: " in result.stderr for name in ("refused-1.PNG", "refused-2.pdf")] == [True, True]
+    assert len(api.submissions) == 5
+
+
 def test_recordings_of_a_folder_are_found_by_what_they_are(phi4: Command, api: Scripted, scans: Path) -> None:
     """A command takes its own kind of file."""
     assert phi4("transcribe", scans).exit_code == 0
