@@ -35,7 +35,7 @@ Url = Annotated[
         "--url",
         envvar="PHI4_URL",
         callback=_http_url,
-        help="Where the service is.  [default: http://127.0.0.1:$PORT, port 8000]",
+        help="Where the service is; it is sent the key in PHI4_API_KEY.  [default: http://127.0.0.1:$PORT, port 8000]",
         show_default=False,
     ),
 ]

@@ -55,6 +55,15 @@ def test_help_tells_each_command_in_a_whole_sentence(words: list[str]) -> None:
     assert [line for line in commands if "..." in line] == []
 
 
+@pytest.mark.parametrize("words", [["ocr"], ["jobs", "list"]])
+def test_help_tells_where_the_service_and_the_key_are_named(words: list[str]) -> None:
+    """Beside the option for the one."""
+    told = CliRunner().invoke(app, [*words, "--help"]).stdout
+
+    assert "PHI4_URL" in told
+    assert "PHI4_API_KEY" in told
+
+
 def test_help_loads_nothing_heavy() -> None:
     """What a command does is loaded when it is run."""
     loaded = "import sys; from cli.main import app; print(*sys.modules)"

@@ -238,6 +238,7 @@ def test_the_calls_that_are_shown_do_the_same(play: Tab, service: Service, tmp_p
         play.page.get_by_role("button", name=client).click()
         commands.append([sys.executable, "-c", code.inner_text()])
     for command in commands:
+        assert "PHI4_API_KEY" in command[-1]  # as for the command and the examples
         done = subprocess.run(command, cwd=tmp_path, env=service.env, capture_output=True, text=True, timeout=60)
         assert "What's the" in done.stdout, done
 

@@ -116,6 +116,12 @@ def test_every_file_it_links_is_there(name: str) -> None:
     assert [link for link in links if not (folder / link).exists()] == []
 
 
+@pytest.mark.parametrize("name", ["docs/quickstart.md", "docs/security.md"])
+def test_it_says_where_a_key_is_put(name: str) -> None:
+    """A key is shown once, and of no use to who does not know."""
+    assert "PHI4_API_KEY" in DOCUMENTS[name]
+
+
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
 def test_every_variable_it_names_is_read(name: str) -> None:
     """No setting is documented that the service does not know."""

@@ -51,12 +51,12 @@ function python_(value) {
 }
 
 const lines = (...pieces) => pieces.flat().join("\n");
-const keyIn = (otherwise) => `os.environ.get("PHI4_KEY", ${literal(otherwise)})`;
+const keyIn = (otherwise) => `os.environ.get("PHI4_API_KEY", ${literal(otherwise)})`;
 
 function curl(job, name, params) {
   const file = quoted(`file=@"${name.replace(/["\\]/g, "\\$&")}"`);
   const given = Object.keys(params).length ? ` -F ${quoted(`params=${JSON.stringify(params)}`)}` : "";
-  const call = `curl ${quoted(`${base}/v1/jobs`)} -H "Authorization: Bearer $PHI4_KEY" -H 'Prefer: wait=60' \\`;
+  const call = `curl ${quoted(`${base}/v1/jobs`)} -H "Authorization: Bearer $PHI4_API_KEY" -H 'Prefer: wait=60' \\`;
   return ["curl", lines(call, `  -F type=${job.type} -F ${file}${given}`)];
 }
 
