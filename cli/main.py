@@ -129,6 +129,8 @@ def transcribe(
     """Write down what is said in recordings."""
     from cli.delivery import Wanted
 
+    if to is not None and task != "translate":
+        raise typer.BadParameter("--to needs --task translate; a transcript is in the language that is spoken.")
     params = _params("asr", task=task, language=language, target_language=to)
     wanted = Wanted(format, _SUFFIXES[format], as_json, out, timeout, at_once, again)
     _run(_asked(files, "asr", params), wanted, url)

@@ -175,6 +175,7 @@ def test_transcribe_writes_subtitles(phi4: Command, api: Scripted, files: Files)
         (["ask", "FILE", "-q", " "], "must hold a question"),
         (["ask", "FILE", "-q", "?", "--schema", "FILE"], "is not JSON"),
         (["transcribe", "FILE", "--language", "German"], "language: String should match pattern"),
+        (["transcribe", "FILE", "--to", "fr"], "--to needs --task translate"),
         (["jobs", "list", "--limit", "0"], "--limit"),
     ],
 )
