@@ -114,6 +114,8 @@ def webhook_secret(
         show.complain("The webhooks of `local` are signed with PHI4_WEBHOOK_SECRET, or else <data>/webhook-secret.")
         raise typer.Exit(2)
     with plain_errors(), _access() as access:
+        if all(one.owner != owner for one in access.keys().values()):
+            show.complain(f"No key belongs to {owner!r}; `phi4 keys list` shows whose there are.")
         secret = access.rotate_webhook_secret(owner) if rotate else access.webhook_secret(owner)
     if as_json:
         show.write_json({"owner": owner, "secret": secret})

@@ -119,6 +119,17 @@ def test_a_webhook_secret_is_made_once_and_rotated_on_demand(phi4: Phi4, store: 
     assert 0 < raw(store).ttl("phi4:old_webhook_secret:acme") <= 86_400
 
 
+def test_an_owner_without_a_key_may_be_a_slip(phi4: Phi4, store: Store) -> None:
+    """The secret is made all the same, and stdout holds it alone; owners of keys cause no word."""
+    store.access.create("scanner", "acme")
+
+    slip, meant = phi4("webhook-secret", "acne"), phi4("webhook-secret", "acme")
+
+    assert (slip.exit_code, slip.stdout.count("\n")) == (0, 1)
+    assert "No key belongs to 'acne'" in slip.stderr
+    assert (meant.exit_code, meant.stderr) == (0, "")
+
+
 def test_the_secret_of_a_service_without_keys_is_a_setting(phi4: Phi4) -> None:
     """`local` is signed for with PHI4_WEBHOOK_SECRET; a second one would only confuse."""
     result = phi4("webhook-secret", "local")
