@@ -10,16 +10,19 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
-#: HTML is left as it is written, but for line breaks. The rules that are off would take away what was printed:
-#: indented text, brackets with a number behind them, and lines such as "[1]: Smith".
+#: HTML is left as it is written, but for line breaks. The rules that are off would leave the marks of indented text,
+#: and take away what was printed: a line of "=" below another, "[1](2)", lines such as "[1]: Smith".
 _PARSER = (
     MarkdownIt("js-default", {"html": True})
     .enable("strikethrough")
-    .disable(["html_block", "code", "reference", "link", "image"])
+    .disable(["html_block", "code", "lheading", "reference", "link", "image"])
 )
 _BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 #: Pictures, and links to somewhere. The parser's own rule takes seconds for a page of brackets.
-_LINK = re.compile(r"!\[([^\[\]]*)\]\([^()\s]*\)|\[([^\[\]]*)\]\((?:https?://|mailto:)[^()\s]*\)")
+_LINK = re.compile(
+    r"(?:!\[(?P<picture>[^\[\]]*)\]\(|\[(?P<link>[^\[\]]*)\]\((?:https?://|mailto:))"
+    r"[^()]*(?:\([^()]*\)[^()]*)?\)"
+)
 
 
 def plain_text(markdown: str) -> str:
@@ -62,7 +65,7 @@ def _item(item: SyntaxTreeNode) -> str:
 
 
 def _inline(tokens: Sequence[Token]) -> str:
-    return _LINK.sub(lambda found: found[1] or found[2] or "", "".join(map(_piece, tokens)))
+    return _LINK.sub(lambda found: found["picture"] or found["link"] or "", "".join(map(_piece, tokens)))
 
 
 def _piece(token: Token) -> str:
