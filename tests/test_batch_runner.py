@@ -143,7 +143,7 @@ def test_an_open_batch_holds_no_file_open(
     store: Store, tmp_path: Path, runner: BatchRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many of them would take every descriptor of the process; its lines are read on where they were left."""
-    monkeypatch.setattr(batch_runner, "_READ_BYTES", 1_000)
+    monkeypatch.setattr(batch_lines, "_READ_BYTES", 1_000)
     begun(store, tmp_path, lines=200)
 
     runner._round()

@@ -1,10 +1,11 @@
-"""What one line of a batch asks for, and the line that answers it."""
+"""The lines of a batch: how they are read, what one asks for, and the line that answers it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from api import answers, body
@@ -17,6 +18,7 @@ from api.problems import failure_of
 from api.schemas import JobRequest
 from api.services import Services
 from phi4.errors import (
+    BlobMissing,
     BlobsUnavailable,
     InvalidRequest,
     MalformedRequest,
@@ -30,6 +32,8 @@ from phi4.store import Batch
 CHAT, TRANSCRIPTIONS = "/v1/chat/completions", "/v1/audio/transcriptions"
 #: A line's job has a batch's day, and its result is kept until the batch's files were written.
 _CANCEL_AFTER_S, _EXPIRES_S = 86_400, 3 * 86_400
+#: So much of an input file is read at a time.
+_READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,26 @@ class Line:
 
     custom_id: str
     body: dict[str, Any]
+
+
+def texts(path: Path) -> Iterator[bytes]:
+    """Read a file's lines, and hold no file open meanwhile: every open batch would take one of the process' few.
+
+    Raises `BlobMissing`.
+    """
+    offset = 0
+    while lines := _texts_at(path, offset):
+        yield from lines
+        offset += sum(map(len, lines))
+
+
+def _texts_at(path: Path, offset: int) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.readlines(_READ_BYTES)
+    except FileNotFoundError:
+        raise BlobMissing from None
 
 
 def read(text: bytes, endpoint: str) -> Line:

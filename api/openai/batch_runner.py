@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from api import cancelling
@@ -51,8 +50,6 @@ _LOCK_S, _HOLD_EVERY_S = 15.0, 2.0
 _IDLE_S, _BUSY_S = 0.3, 0.05
 #: A line that has to wait is tried again after this long: its inputs are stored for each try.
 _REST_S = 1.0
-#: So much of an input file is read at a time.
-_READ_BYTES = 1 << 16
 #: Reasons for a line to wait for its turn, which say nothing about the line.
 _LATER = (QueueFull, NoWorkerForType, ServiceError, StoreUnavailable)
 #: What a process or its machine runs out of, which says nothing about a batch or a line.
@@ -338,29 +335,12 @@ class BatchRunner:
         """Read the lines that are not blank, numbered from 1. Raises `BlobMissing`."""
         number = 0
         with self._services.blobs.as_file(f"{batch.input_file}/content") as path:
-            for text in _lines(path):
+            for text in batch_lines.texts(path):
                 self._hold()
                 if text.strip():
                     number += 1
                     if number > after:
                         yield number, text
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Read a file's lines, and hold no file open meanwhile: every open batch would take one of the process' few."""
-    offset = 0
-    while lines := _lines_at(path, offset):
-        yield from lines
-        offset += sum(map(len, lines))
-
-
-def _lines_at(path: Path, offset: int) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.readlines(_READ_BYTES)
-    except FileNotFoundError:
-        raise BlobMissing from None
 
 
 def _ran_out(error: Exception) -> bool:
