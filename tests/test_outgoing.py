@@ -305,6 +305,13 @@ def test_nobody_listening_is_a_failure_without_addresses() -> None:
     assert failed.value.message == "127.0.0.1 could not be reached: no connection."
 
 
+def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+    """`.invalid` never has an address (RFC 2606)."""
+    with pytest.raises(FetchFailed) as failed:
+        fetch("http://nowhere.invalid/")
+    assert failed.value.message == "nowhere.invalid could not be reached: no address is known for that name."
+
+
 def test_something_that_is_not_http_is_a_failure() -> None:
     """Redis, for one."""
     with dripping(b"-ERR unknown command\r\n") as port, pytest.raises(FetchFailed, match="could not be reached"):

@@ -186,4 +186,6 @@ def _reason(error: Exception) -> str:
         return "its certificate is not valid"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
+    if isinstance(error, socket.gaierror):
+        return "no address is known for that name"
     return type(error).__name__
