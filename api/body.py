@@ -208,6 +208,9 @@ def _checked_params(job: JobRequest) -> dict[str, Any]:
         params = PARAMS[job.type].model_validate(job.params).model_dump(exclude_none=True)
     except ValidationError as error:
         raise invalid_fields(field_errors(error, "params", known=PARAMS[job.type].model_fields)) from None
+    # Here and not in the model: workers read what an older process let in.
+    if params.get("task") == "transcribe" and params["target_language"] != "en":
+        raise invalid("params.target_language", "needs task translate; a transcript is in the language that is spoken")
     if "response_schema" in params:
         check_schema(params["response_schema"], "params.response_schema")
     return params

@@ -150,6 +150,7 @@ BAD: dict[str, Bad] = {
     "word timestamps": params("params.timestamps", TALK, timestamps="word"),
     "a language in words": params("params.language", TALK, language="english"),
     "unknown task": params("params.task", TALK, task="summarise"),
+    "a translation that is not asked for": params("params.target_language", TALK, target_language="fr"),
     # Files
     "text named .pdf": form(WRONG_MEDIA, ("a.pdf", b"not a PDF at all")),
     "audio for ocr": form(WRONG_MEDIA, ("talk.mp3", b"ID3\x04\0\0\0\0\0\0")),
