@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,32 @@ def test_what_is_left_of_a_mix_is_cancelled(inputs: Inputs, two_of_each: Service
     listed = two_of_each.http.get("/v1/jobs", params={"status": "in_progress"}).json()
     assert listed["data"] == []
     assert not any(two_of_each.http.get("/health").json()["queues"].values())
+
+
+class Failing(Service):
+    """A service whose recordings have failed before the pages are through."""
+
+    has_clip = threading.Event()
+
+    def submit(self, job_type: str, file: bytes | Path, *, wait: int = 0, **fields: str) -> dict[str, Any]:
+        """Answer with the job's end; with a page's once there is a clip."""
+        if job_type == "asr":
+            self.has_clip.set()
+        assert self.has_clip.wait(30)
+        status = "completed" if job_type == "ocr" else "failed"
+        return {"id": job_type, "status": status, "usage": {"completion_tokens": 5}, "completed_at": 1}
+
+    def cancel(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Leave a job that has ended as it is."""
+        return job
+
+
+def test_a_job_of_a_mix_that_fails_ends_the_run(inputs: Inputs, service: Any) -> None:
+    """Of whichever kind: a figure without it would be wrong."""
+    kinds = {"pages": inputs.pages(1), "clips": inputs.clips(1)}
+
+    with pytest.raises(RuntimeError, match="asr failed"):
+        mixed_per_second(Failing("", service.http, {}), kinds, tokens={"pages": 5, "clips": 5})
 
 
 def test_an_answer_of_another_length_ends_the_run(inputs: Inputs, service: Any) -> None:

@@ -102,15 +102,19 @@ def mixed_per_second(
         return None if over.is_set() else _submit(service, sample, tokens[kind])
 
     def end(job: dict[str, Any] | None) -> dict[str, Any] | None:
-        return job and service.cancel(job)
+        """Cancel what is left; a job that failed by itself is looked at as any other, and ends the run."""
+        seen = job and service.cancel(job)
+        return service.ended(seen) if seen and seen["status"] == "failed" else seen
 
     columns = [[(kind, sample) for sample in samples] for kind, samples in kinds.items()]
     in_turn = [asked for asked in chain.from_iterable(zip_longest(*columns)) if asked is not None]
     began = time.time()
     with ThreadPoolExecutor(_CLIENTS) as clients:
         sent = [(kind, clients.submit(send, kind, sample)) for kind, sample in in_turn]
-        ended = [(first, service.ended(job.result())) for kind, job in sent if kind == first]
-        over.set()
+        try:
+            ended = [(first, service.ended(job.result())) for kind, job in sent if kind == first]
+        finally:
+            over.set()
         others = [(kind, job.result()) for kind, job in sent if kind != first]
         ended += zip((kind for kind, _ in others), clients.map(end, (job for _, job in others)), strict=True)
     ends: dict[str, list[float]] = {kind: [] for kind in kinds}
